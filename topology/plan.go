@@ -1,0 +1,59 @@
+package topology
+
+import "net/netip"
+
+// Plan is a Topology made concrete: every name, address, route, MTU and default that the author left out is there.
+// It is valid: lab makes it real without further checks of its text.
+type Plan struct {
+	Name    string
+	Seed    uint64
+	Nodes   []PlannedNode
+	Links   []PlannedLink
+	Tunnels []PlannedTunnel
+	Traffic []PlannedFlow
+}
+
+// PlannedNode is a node with its interfaces and routes.
+type PlannedNode struct {
+	Node
+	Bridge     bool // joins its interfaces in a bridge and has no addresses (AP, Switch)
+	Forward    bool // forwards IP (DPU)
+	Interfaces []Interface
+	Routes     []Route
+	Services   bool // an agent runs in it: a tunnel or a flow ends or is relayed here
+}
+
+// Interface is a link's end in a node.
+type Interface struct {
+	Name      string
+	Link      string // name of its link
+	Addresses []netip.Prefix
+	MTU       int
+}
+
+// Route sends Dst to the neighbour Via. A default route has a Dst of zero bits.
+type Route struct {
+	Dst netip.Prefix
+	Via netip.Addr
+}
+
+// PlannedLink is a link with its name, interfaces, MTU, delay (Length included) and seed filled in.
+type PlannedLink struct {
+	Link
+}
+
+// PlannedTunnel is a tunnel with its defaults and addresses filled in.
+type PlannedTunnel struct {
+	Tunnel                    // Subnets of both ends filled in
+	OuterA, OuterB netip.Addr // addresses of the ESP packets, of the tunnel's Family
+	MTU            int        // the smallest MTU on the path between the ends, bytes of IP packet
+	Links          []string   // links that the ESP packets pass, A to B
+}
+
+// PlannedFlow is a flow with its defaults and the addresses of its ends filled in.
+type PlannedFlow struct {
+	Flow
+	Src, Dst netip.Addr
+	Hops     []netip.Addr // addresses of the Via nodes, in order
+	Tunnels  []string     // names of the tunnels it passes, in order; empty: it goes in plaintext
+}

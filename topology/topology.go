@@ -1,0 +1,119 @@
+// Package topology describes a lab: its nodes, the links between them, the tunnels over them and the traffic
+// through them. A Topology is what a user writes (in Go with New, or in YAML with Load); a Plan is the same lab with
+// every address, route and default filled in, and is what the lab makes real.
+package topology
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Topology is a lab as its author describes it. What is left zero is filled in by Plan.
+type Topology struct {
+	Name        string
+	Description string
+	Seed        uint64 // of every random choice a link makes; 0 means 1
+	Nodes       []Node
+	Links       []Link
+	Tunnels     []Tunnel
+	Traffic     []Flow
+}
+
+// NodeKind says what a node is, and so what it does with packets that are not for itself.
+type NodeKind string
+
+const (
+	Client NodeKind = "client" // an end system; does not forward
+	Host   NodeKind = "host"   // a server; does not forward; may own DPUs
+	DPU    NodeKind = "dpu"    // forwards between its host (PCIe) and the network; where tunnels usually end
+	AP     NodeKind = "ap"     // a Wi-Fi access point: bridges its links
+	Switch NodeKind = "switch" // an Ethernet switch: bridges its links
+)
+
+// Node is one machine of the lab.
+type Node struct {
+	Name    string
+	Kind    NodeKind
+	Host    string // of a DPU: the host it is plugged into
+	Profile string // device profile that caps its CPU ("jetson-nano"); empty means no cap
+}
+
+// LinkKind says what a link is made of; it decides defaults (rate, delay, MTU).
+type LinkKind string
+
+const (
+	Ethernet LinkKind = "ethernet"
+	Fibre    LinkKind = "fibre" // Length decides the delay
+	PCIe     LinkKind = "pcie"  // between a host and its DPU
+	WiFi     LinkKind = "wifi"
+)
+
+// Link joins two nodes.
+type Link struct {
+	Name string // unique; if empty, Plan names it after its ends ("h1-d1")
+	Kind LinkKind
+	A, B End
+
+	Rate   Rate          // bits per second in each direction; 0 means unshaped
+	Delay  time.Duration // one way, added to what Length gives
+	Jitter time.Duration // standard deviation of Delay
+	Loss   float64       // share of packets lost, 0 to 1
+	Length float64       // metres; of a fibre: adds propagation delay (group index 1.468)
+	MTU    int           // bytes of IP packet; 0 means the default of the kind
+	Seed   uint64        // of this link's randomness; 0 means derived from the topology's seed and the link's name
+}
+
+// End is where a link enters a node.
+type End struct {
+	Node      string
+	Interface string         // at most 15 bytes; if empty, Plan names it ("eth0", "pcie0", "fib0", "wlan0")
+	Addresses []netip.Prefix // with the segment's prefix length; if empty, Plan allocates IPv4 and IPv6
+}
+
+// Rate is a bit rate in bit/s. In text it has a unit: "10Mbit/s", "2.5Gbit/s".
+type Rate uint64
+
+// Tunnel is an ESP tunnel between two nodes, keyed by the post-quantum exchange.
+type Tunnel struct {
+	Name string
+	A, B TunnelEnd // A starts the first exchange
+
+	Suite         string        // signature and KEM, "mldsa65+mlkem768"
+	Combiner      string        // "xor" (default) or "hardened"
+	Identity      string        // "fresh" (default): a signature key for each exchange; "pinned": a long-lived one
+	Mutual        bool          // both ends sign, not only the responder
+	TLSGroups     []string      // TLS key shares offered, "X25519" (default alone), "X25519MLKEM768", …
+	CA            string        // PEM file whose certificates are trusted in place of pinned self-signed ones
+	Rekey         Limits        // zero fields mean the defaults
+	Encapsulation string        // "udp" (RFC 3948, default) or "esp" (protocol 50)
+	Dataplane     string        // "auto" (default), "gateway", "xfrm", "offload"
+	Family        string        // of the outer addresses: "ipv4" (default) or "ipv6"
+	Deadline      time.Duration // of each step of the exchange; 0 means 5 s
+}
+
+// TunnelEnd is one end of a tunnel.
+type TunnelEnd struct {
+	Node    string
+	Subnets []netip.Prefix // protected behind this end; if empty: a DPU's PCIe subnets, else the node's own addresses
+}
+
+// Limits are the amounts after which a tunnel's keys are replaced.
+type Limits struct {
+	Time    time.Duration // default 10 min (ICA3PP paper's and ours: see docs/exchange.md)
+	Blocks  uint64        // AES blocks, counted per packet and rounded up; default 2^30
+	Bytes   uint64        // 0: no limit
+	Packets uint64        // 0: no limit
+}
+
+// Flow is traffic that pqlab run sends.
+type Flow struct {
+	Name      string
+	From, To  string        // nodes
+	Via       []string      // nodes that relay the request in between at the application (TCP only)
+	Proto     string        // "tcp" (default) or "udp"
+	Streams   int           // default 1
+	Rate      Rate          // of all streams together; 0: as fast as it goes (TCP), 100 Mbit/s (UDP)
+	FrameSize int           // bytes of IP packet (UDP); 0: the largest that fits the path
+	Family    string        // "ipv4" (default) or "ipv6"
+	Duration  time.Duration // 0: what the run says
+}
