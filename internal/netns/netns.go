@@ -1,0 +1,231 @@
+// Package netns holds network namespaces by descriptors and is the only way into one.
+//
+// A namespace from New has no name in the file system: the kernel frees it, with every interface, SA and policy in it,
+// when its last descriptor is closed and its last process has ended, however the owner died.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// ErrClosed is returned by the methods of a Namespace after its Close.
+var ErrClosed = errors.New("network namespace is closed")
+
+// Namespace is a network namespace. Its methods may be called from any goroutine.
+type Namespace struct {
+	inode uint64
+
+	mu     sync.Mutex // guards what follows, and Netlink's opening
+	file   *os.File   // nil once closed
+	handle *netlink.Handle
+}
+
+// New makes n namespaces. In each lo is up, and no interface will wait for duplicate address detection, ask for routers
+// or listen to them. It makes all or none.
+//
+// It needs CAP_SYS_ADMIN in the user namespace of the caller.
+func New(n int) ([]*Namespace, error) {
+	made := make([]*Namespace, n)
+	workers := max(1, min(runtime.GOMAXPROCS(0), n))
+	var g errgroup.Group
+	for w := range workers {
+		g.Go(func() error {
+			// One thread makes many: what it leaves by unshare is kept by the descriptor that it has just opened.
+			return onThread(func() error {
+				for i := w; i < n; i += workers {
+					ns, err := create()
+					if err != nil {
+						return err
+					}
+					made[i] = ns
+				}
+				return nil
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		for _, ns := range made {
+			if ns != nil {
+				ns.Close()
+			}
+		}
+		return nil, err
+	}
+	return made, nil
+}
+
+// create moves the calling thread into a new namespace.
+func create() (*Namespace, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("new network namespace: %w", err)
+	}
+	if err := linkUp("lo"); err != nil {
+		return nil, fmt.Errorf("new network namespace: lo up: %w", err)
+	}
+	for _, s := range quiet {
+		// A kernel without IPv6 has nothing to be quietened.
+		if err := s.write(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("new network namespace: %w", err)
+		}
+	}
+	return open()
+}
+
+// Current opens the namespace that the calling process is in.
+func Current() (*Namespace, error) {
+	var ns *Namespace
+	err := onThread(func() (err error) {
+		ns, err = open()
+		return err
+	})
+	return ns, err
+}
+
+// open opens the namespace of the calling thread.
+func open() (*Namespace, error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return &Namespace{inode: st.Ino, file: f}, nil
+}
+
+// Do runs f inside the namespace, on a thread that runs nothing else and ends with f, and returns f's error. What f
+// starts with go does not run inside the namespace; processes that it starts do.
+func (ns *Namespace) Do(f func() error) error {
+	file := ns.File()
+	if file == nil {
+		return fmt.Errorf("enter network namespace: %w", ErrClosed)
+	}
+	return onThread(func() error {
+		// Held as *os.File until here, so that Close cannot give the number to another file meanwhile.
+		conn, err := file.SyscallConn()
+		if err == nil {
+			var errno error
+			if err = conn.Control(func(fd uintptr) { errno = unix.Setns(int(fd), unix.CLONE_NEWNET) }); err == nil {
+				err = errno
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("enter network namespace %d: %w", ns.inode, err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread of its own, which ends with f.
+func onThread(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			finish(result, f)
+			return
+		}
+		// Go cannot end the process's main thread: it would park it inside the namespace and so keep the namespace for
+		// good. Occupy it until another thread has taken f.
+		taken := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(taken)
+			finish(result, f)
+		}()
+		<-taken
+		runtime.UnlockOSThread()
+	}()
+	return <-result
+}
+
+// finish sends what f returns, also when f ends its goroutine.
+func finish(result chan<- error, f func() error) {
+	err := errors.New("ended its goroutine without returning")
+	defer func() { result <- err }()
+	err = f()
+}
+
+// Netlink returns the namespace's netlink handle (route and XFRM sockets). The Namespace keeps it and closes it.
+//
+// Never use the handle for another family, nor functions of package netlink that are not methods of a handle: they act
+// on whatever namespace the thread happens to be in.
+func (ns *Namespace) Netlink() (*netlink.Handle, error) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if ns.file == nil {
+		return nil, fmt.Errorf("open netlink: %w", ErrClosed)
+	}
+	if ns.handle != nil {
+		return ns.handle, nil
+	}
+	h, err := ns.openNetlink(unix.NETLINK_ROUTE, unix.NETLINK_XFRM)
+	if errors.Is(err, unix.EPROTONOSUPPORT) { // kernel without XFRM: then no request for it can go astray either
+		h, err = ns.openNetlink(unix.NETLINK_ROUTE)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ns.handle = h
+	return h, nil
+}
+
+func (ns *Namespace) openNetlink(families ...int) (*netlink.Handle, error) {
+	file := ns.file
+	var h *netlink.Handle
+	err := onThread(func() error {
+		if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %d: %w", ns.inode, err)
+		}
+		var err error
+		if h, err = netlink.NewHandle(families...); err != nil {
+			return fmt.Errorf("open netlink in network namespace %d: %w", ns.inode, err)
+		}
+		return nil
+	})
+	return h, err
+}
+
+// File returns the open namespace, or nil after Close. The Namespace owns it.
+func (ns *Namespace) File() *os.File {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	return ns.file
+}
+
+// Fd returns the descriptor of File, or -1 after Close.
+func (ns *Namespace) Fd() int {
+	if f := ns.File(); f != nil {
+		return int(f.Fd())
+	}
+	return -1
+}
+
+// Inode identifies the namespace among all that live.
+func (ns *Namespace) Inode() uint64 { return ns.inode }
+
+// Close gives the namespace up. The kernel frees it when nothing else is in it or holds it. A second Close does nothing.
+func (ns *Namespace) Close() error {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if ns.file == nil {
+		return nil
+	}
+	if ns.handle != nil {
+		ns.handle.Close()
+		ns.handle = nil
+	}
+	err := ns.file.Close()
+	ns.file = nil
+	return err
+}
