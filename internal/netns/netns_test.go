@@ -120,7 +120,6 @@ func inodeOf(path string) uint64 {
 	return st.Ino
 }
 
-
 func TestDoReturnsTheError(t *testing.T) {
 	ns := make1(t)
 	want := errors.New("mine")
