@@ -1,0 +1,330 @@
+package links
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pqlab/internal/netns"
+	"pqlab/topology"
+)
+
+// spaces gives n namespaces that the test's end closes.
+func spaces(t testing.TB, n int) []*netns.Namespace {
+	t.Helper()
+	nss, err := netns.New(n)
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("needs CAP_SYS_ADMIN (root, or unshare -Urn): ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, ns := range nss {
+			ns.Close()
+		}
+	})
+	return nss
+}
+
+func planned(name string) topology.PlannedLink {
+	return topology.PlannedLink{Link: topology.Link{
+		Name: name, Kind: topology.Ethernet, MTU: 1500,
+		A: topology.End{Node: "a", Interface: "eth0"},
+		B: topology.End{Node: "b", Interface: "eth7"},
+	}}
+}
+
+// interfaces names all interfaces of a namespace but lo.
+func interfaces(t testing.TB, ns *netns.Namespace) []string {
+	t.Helper()
+	h, err := ns.Netlink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := h.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range all {
+		if l.Attrs().Name != "lo" {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names
+}
+
+// without is a kernel that lacks what is named.
+func without(names ...string) kernel {
+	has := func(what, option string) func() error {
+		return func() error {
+			if slices.Contains(names, what) {
+				return &MissingError{what, option}
+			}
+			return nil
+		}
+	}
+	return kernel{tbf: has("tbf", "CONFIG_NET_SCH_TBF"), netem: has("netem", "CONFIG_NET_SCH_NETEM")}
+}
+
+func TestMakeAndClose(t *testing.T) {
+	host, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nss := spaces(t, 2)
+	link := planned("a-b")
+	link.MTU = 9000
+	made, err := Make(link, nss[0], nss[1], none{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"eth0", "eth7"} {
+		h, err := nss[i].Netlink()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := h.LinkByName(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Attrs().MTU != 9000 || l.Attrs().Flags&net.FlagUp == 0 || l.Type() != "veth" {
+			t.Errorf("%s: %s, MTU %d, flags %v", want, l.Type(), l.Attrs().MTU, l.Attrs().Flags)
+		}
+		if l.Attrs().OperState != netlink.OperUp {
+			t.Errorf("%s is %v", want, l.Attrs().OperState)
+		}
+	}
+	if made.Shaper != "none" || made.Ignored != nil {
+		t.Errorf("unshaped link without needs: %+v", made)
+	}
+	for range 2 {
+		if err := made.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, ns := range nss {
+		if left := interfaces(t, ns); left != nil {
+			t.Errorf("left: %v", left)
+		}
+	}
+	if now, err := net.Interfaces(); err != nil || len(now) != len(host) {
+		t.Errorf("the host had %d interfaces and has %d (%v)", len(host), len(now), err)
+	}
+	nss[0].Close()
+	if err := made.Close(); err != nil {
+		t.Errorf("Close after the node's: %v", err)
+	}
+}
+
+// A name that is taken in b, or a filter that the kernel refuses, must leave a as it was.
+func TestMakeLeavesNothingOnError(t *testing.T) {
+	nss := spaces(t, 3)
+	first, second := planned("first"), planned("second")
+	if _, err := Make(first, nss[0], nss[1], none{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Make(second, nss[2], nss[1], none{}); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("name taken in b: %v", err)
+	}
+	refused := errors.New("refused")
+	second.B.Interface = "eth8"
+	for fail := 1; fail <= 2; fail++ {
+		calls := 0
+		_, err := newVeth(second, nss[2], nss[1], func(*netlink.Handle, int) error {
+			if calls++; calls == fail {
+				return refused
+			}
+			return nil
+		})
+		if !errors.Is(err, refused) {
+			t.Errorf("shaping fails at end %d: %v", fail, err)
+		}
+	}
+	if left := interfaces(t, nss[2]); left != nil {
+		t.Errorf("left: %v", left)
+	}
+	if _, err := Make(second, nss[2], nss[1], none{}); err != nil {
+		t.Errorf("after the failures: %v", err)
+	}
+	nss[1].Close()
+	if _, err := Make(planned("third"), nss[2], nss[1], none{}); !errors.Is(err, netns.ErrClosed) {
+		t.Errorf("closed namespace: %v", err)
+	}
+}
+
+func TestTBFIsWhatWasAskedFor(t *testing.T) {
+	if err := ProbeTBF(); err != nil {
+		t.Skip(err)
+	}
+	for _, rate := range []topology.Rate{8e3, 1e6, 10e6, 1e9, 25e9, 1 << 35, 100e9, 400e9} {
+		t.Run(fmt.Sprint(uint64(rate)), func(t *testing.T) {
+			t.Parallel()
+			nss := spaces(t, 2)
+			link := planned("a-b")
+			link.Rate = rate
+			made, err := Make(link, nss[0], nss[1], tbf{without()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if made.Shaper != "tbf" {
+				t.Errorf("shaper %q", made.Shaper)
+			}
+			for i, name := range []string{"eth0", "eth7"} {
+				h, err := nss[i].Netlink()
+				if err != nil {
+					t.Fatal(err)
+				}
+				l, err := h.LinkByName(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				qdiscs, err := h.QdiscList(l)
+				if err != nil || len(qdiscs) != 1 {
+					t.Fatalf("%s: %v, %v", name, qdiscs, err)
+				}
+				got, ok := qdiscs[0].(*netlink.Tbf)
+				if !ok {
+					t.Fatalf("%s: %T", name, qdiscs[0])
+				}
+				if got.Rate != uint64(rate)/8 {
+					t.Errorf("%s: %d B/s, want %d", name, got.Rate, rate/8)
+				}
+				burst := float64(got.Buffer) * tick.Seconds() * float64(rate) / 8
+				want := max(float64(rate)/8/250, 4000)
+				if burst < want || burst > want*1.01+1 {
+					t.Errorf("%s: burst %.0f B, want %.0f", name, burst, want)
+				}
+				if queue := float64(got.Limit) - burst; queue < float64(rate)/8*0.02*0.99-2 || queue > float64(rate)/8*0.02*1.01+2 {
+					t.Errorf("%s: queue of %.0f B", name, queue)
+				}
+			}
+		})
+	}
+}
+
+func TestChoose(t *testing.T) {
+	bare, rated, wifi := planned("bare"), planned("rated"), planned("wifi0")
+	rated.Rate = 10e6
+	wifi.Rate, wifi.Delay, wifi.Loss = 10e6, 2*time.Millisecond, 0.01
+	jitter := planned("jitter0")
+	jitter.Jitter = time.Millisecond
+
+	tests := []struct {
+		name   string
+		links  []topology.PlannedLink
+		want   string
+		kernel kernel
+		shaper string
+		lacks  []LinkNeeds
+	}{
+		{name: "nothing needed, nothing there", links: []topology.PlannedLink{bare}, kernel: without("tbf", "netem"), shaper: "auto"},
+		{name: "rate", links: []topology.PlannedLink{bare, rated}, kernel: without("netem"), shaper: "auto"},
+		{name: "tbf by name", links: []topology.PlannedLink{rated}, want: "tbf", kernel: without("netem"), shaper: "tbf"},
+		{name: "none takes all", links: []topology.PlannedLink{rated, wifi}, want: "none", kernel: without("tbf", "netem"), shaper: "none"},
+		{name: "no tbf", links: []topology.PlannedLink{bare, rated}, kernel: without("tbf", "netem"), lacks: []LinkNeeds{
+			{"rated", []string{fmt.Sprint("rate ", rated.Rate)}, []string{"this kernel has no tbf (CONFIG_NET_SCH_TBF)"}},
+		}},
+		{name: "no netem, each link told", links: []topology.PlannedLink{bare, wifi, rated, jitter}, want: "auto", kernel: without("netem"), lacks: []LinkNeeds{
+			{"wifi0", []string{"delay 2ms", "loss 1%"}, []string{"this kernel has no netem (CONFIG_NET_SCH_NETEM)"}},
+			{"jitter0", []string{"jitter 1ms"}, []string{"this kernel has no netem (CONFIG_NET_SCH_NETEM)"}},
+		}},
+		{name: "netem is there but not our shaper", links: []topology.PlannedLink{jitter}, want: "tbf", kernel: without(), lacks: []LinkNeeds{
+			{"jitter0", []string{"jitter 1ms"}, []string{"this kernel has netem, but pqlab has no shaper that uses it yet"}},
+		}},
+		{name: "neither", links: []topology.PlannedLink{wifi}, kernel: without("tbf", "netem"), lacks: []LinkNeeds{
+			{"wifi0", []string{fmt.Sprint("rate ", wifi.Rate), "delay 2ms", "loss 1%"},
+				[]string{"this kernel has no tbf (CONFIG_NET_SCH_TBF)", "this kernel has no netem (CONFIG_NET_SCH_NETEM)"}},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := choose(tt.links, tt.want, tt.kernel)
+			if tt.lacks == nil {
+				if err != nil || got.Name() != tt.shaper {
+					t.Errorf("got %v, %v", got, err)
+				}
+				return
+			}
+			var unsupported *UnsupportedError
+			if !errors.As(err, &unsupported) || !slices.EqualFunc(unsupported.Links, tt.lacks, func(a, b LinkNeeds) bool {
+				return a.Link == b.Link && slices.Equal(a.Needs, b.Needs) && slices.Equal(a.Missing, b.Missing)
+			}) {
+				t.Errorf("got %v\nwant %v", err, tt.lacks)
+			}
+		})
+	}
+	if _, err := Choose(nil, "nteem"); !errors.Is(err, ErrUnknownShaper) {
+		t.Errorf("unknown shaper: %v", err)
+	}
+	for _, name := range Names() {
+		if _, err := Choose(nil, name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The message is part of what users are promised.
+func ExampleUnsupportedError() {
+	wifi := planned("wifi0")
+	wifi.Delay, wifi.Loss = 2*time.Millisecond, 0.01
+	_, err := choose([]topology.PlannedLink{wifi}, "", without("netem"))
+	fmt.Println(err)
+	// Output: link wifi0: needs delay 2ms and loss 1%; this kernel has no netem (CONFIG_NET_SCH_NETEM); --shaper=none runs it unshaped
+}
+
+// Make is given links one by one, and Choose may have seen others.
+func TestMakeRefusesWhatTheShaperLacks(t *testing.T) {
+	nss := spaces(t, 2)
+	link := planned("a-b")
+	link.Delay = time.Millisecond
+	for _, s := range []Shaper{tbf{without("netem")}, auto(backends(without()))} {
+		var unsupported *UnsupportedError
+		if _, err := Make(link, nss[0], nss[1], s); !errors.As(err, &unsupported) {
+			t.Errorf("%s: %v", s.Name(), err)
+		}
+	}
+	if left := interfaces(t, nss[0]); left != nil {
+		t.Errorf("left: %v", left)
+	}
+	link.Rate = 10e6
+	made, err := Make(link, nss[0], nss[1], none{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{fmt.Sprint("rate ", link.Rate), "delay 1ms"}; made.Shaper != "none" || !slices.Equal(made.Ignored, want) {
+		t.Errorf("unshaped by wish: %q, ignored %q", made.Shaper, made.Ignored)
+	}
+}
+
+func TestProbeLeavesNothing(t *testing.T) {
+	spaces(t, 1)
+	ProbeTBF()
+	before, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		var missing *MissingError
+		for _, err := range []error{ProbeTBF(), ProbeNetem()} {
+			if err != nil && !errors.As(err, &missing) {
+				t.Error(err)
+			}
+		}
+	}
+	after, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(after) > len(before) {
+		t.Errorf("%d descriptors before, %d after", len(before), len(after))
+	}
+}
