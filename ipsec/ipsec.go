@@ -114,7 +114,8 @@ type Dataplane interface {
 	AddTunnel(Policy) error
 	// AddInbound makes the node accept packets of sa on the tunnel, beside those of earlier SAs.
 	AddInbound(tunnel string, sa SA) error
-	// SetOutbound makes sa protect every further packet of the tunnel, in one step and without a gap.
+	// SetOutbound makes sa protect every further packet of the tunnel, in one step and without a gap. The SA that it
+	// replaces keeps its counters until RemoveOutbound.
 	SetOutbound(tunnel string, sa SA) error
 	// RemoveInbound and RemoveOutbound drop one SA; one that is gone already is no error.
 	RemoveInbound(tunnel string, spi uint32) error
