@@ -11,6 +11,7 @@ type Plan struct {
 	Links   []PlannedLink
 	Tunnels []PlannedTunnel
 	Traffic []PlannedFlow
+	Notes   []string // where the plan gives less than the author asked for, for people
 }
 
 // PlannedNode is a node with its interfaces and routes.
@@ -23,18 +24,19 @@ type PlannedNode struct {
 	Services   bool // an agent runs in it: a tunnel or a flow ends or is relayed here
 }
 
-// Interface is a link's end in a node.
+// Interface is a link's end in a node, or the loopback interface "lo" of a node that has inner addresses.
 type Interface struct {
 	Name      string
-	Link      string // name of its link
+	Link      string // name of its link; empty for "lo"
 	Addresses []netip.Prefix
-	MTU       int
+	MTU       int // bytes of IP packet; 0 for "lo": leave it as it is
 }
 
 // Route sends Dst to the neighbour Via. A default route has a Dst of zero bits.
 type Route struct {
 	Dst netip.Prefix
 	Via netip.Addr
+	Src netip.Addr // preferred source; not valid (the zero Addr) leaves the choice to the kernel
 }
 
 // PlannedLink is a link with its name, interfaces, MTU, delay (Length included) and seed filled in.
@@ -47,7 +49,7 @@ type PlannedTunnel struct {
 	Tunnel                    // Subnets of both ends filled in
 	OuterA, OuterB netip.Addr // addresses of the ESP packets, of the tunnel's Family
 	MTU            int        // the smallest MTU on the path between the ends, bytes of IP packet
-	Links          []string   // links that the ESP packets pass, A to B
+	Links          []string   // links that the ESP packets pass, A to B, those below another tunnel included
 }
 
 // PlannedFlow is a flow with its defaults and the addresses of its ends filled in.

@@ -36,6 +36,11 @@ type Node struct {
 	Kind    NodeKind
 	Host    string // of a DPU: the host it is plugged into
 	Profile string // device profile that caps its CPU ("jetson-nano"); empty means no cap
+	// Inner are addresses (/32, /128) of a client or host on its loopback interface. They are reached only through
+	// tunnels that end at the node, which protect them instead of the addresses of its links. Without them Plan
+	// allocates one for each family where a tunnel joins two clients or hosts, because there the addresses of the
+	// links carry the ESP packets, and a policy that matched its own ESP packets would swallow them.
+	Inner []netip.Prefix
 }
 
 // LinkKind says what a link is made of; it decides defaults (rate, delay, MTU).
@@ -67,7 +72,7 @@ type Link struct {
 type End struct {
 	Node      string
 	Interface string         // at most 15 bytes; if empty, Plan names it ("eth0", "pcie0", "fib0", "wlan0")
-	Addresses []netip.Prefix // with the segment's prefix length; if empty, Plan allocates IPv4 and IPv6
+	Addresses []netip.Prefix // with the segment's prefix length; Plan allocates for a family that is not here
 }
 
 // Rate is a bit rate in bit/s. In text it has a unit: "10Mbit/s", "2.5Gbit/s".
@@ -78,11 +83,11 @@ type Tunnel struct {
 	Name string
 	A, B TunnelEnd // A starts the first exchange
 
-	Suite         string        // signature and KEM, "mldsa65+mlkem768"
+	Suite         string        // one of Signatures(), "+", one of KEMs(); default "mldsa65+mlkem768"
 	Combiner      string        // "xor" (default) or "hardened"
 	Identity      string        // "fresh" (default): a signature key for each exchange; "pinned": a long-lived one
 	Mutual        bool          // both ends sign, not only the responder
-	TLSGroups     []string      // TLS key shares offered, "X25519" (default alone), "X25519MLKEM768", …
+	TLSGroups     []string      // TLS groups offered, one of TLSGroups(); default X25519 alone
 	CA            string        // PEM file whose certificates are trusted in place of pinned self-signed ones
 	Rekey         Limits        // zero fields mean the defaults
 	Encapsulation string        // "udp" (RFC 3948, default) or "esp" (protocol 50)
@@ -93,21 +98,24 @@ type Tunnel struct {
 
 // TunnelEnd is one end of a tunnel.
 type TunnelEnd struct {
-	Node    string
-	Subnets []netip.Prefix // protected behind this end; if empty: a DPU's PCIe subnets, else the node's own addresses
+	Node string
+	// Subnets are protected behind this end. If empty: the subnets of a DPU's PCIe links; the inner addresses of a
+	// client or host that has them, else those of its links.
+	Subnets []netip.Prefix
 }
 
-// Limits are the amounts after which a tunnel's keys are replaced.
+// Limits are the amounts after which a tunnel's keys are replaced. The defaults of Time and Blocks are those of Lawo
+// et al., whose testbed pqlab reproduces.
 type Limits struct {
-	Time    time.Duration // default 10 min (ICA3PP paper's and ours: see docs/exchange.md)
-	Blocks  uint64        // AES blocks, counted per packet and rounded up; default 2^30
-	Bytes   uint64        // 0: no limit
-	Packets uint64        // 0: no limit
+	Time    time.Duration // default 10 min, at least 1 s
+	Blocks  uint64        // AES blocks, counted per packet and rounded up; default 2^30, at least 1000
+	Bytes   uint64        // 0: no limit; at least 16000
+	Packets uint64        // 0: no limit; at least 100
 }
 
 // Flow is traffic that pqlab run sends.
 type Flow struct {
-	Name      string
+	Name      string        // unique; if empty, Plan names it after its ends ("h1-h2-tcp")
 	From, To  string        // nodes
 	Via       []string      // nodes that relay the request in between at the application (TCP only)
 	Proto     string        // "tcp" (default) or "udp"
