@@ -1,0 +1,175 @@
+// Package supervisor keeps a lab alive beyond the command that started it, and lets later commands reach it.
+//
+// One process holds the lab: Launch starts it in a session of its own, Run is its life. It listens on an abstract unix
+// socket, "@pqlab/UID/NAME", whose name the kernel gives to one process at a time and takes back with the last
+// descriptor: whatever ends the supervisor, no file stays behind. List finds the sockets in /proc/net/unix; Dial, Exec,
+// Status and Down talk to one. Abstract sockets have no permissions, so both sides ask the kernel who the other is
+// (SO_PEERCRED): a lab serves its owner and root, and a client trusts nobody else's lab.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Lab is what a supervisor holds. Its methods may be called from any goroutine.
+type Lab interface {
+	// Status describes the lab; State, PID and UID are filled in by the supervisor.
+	Status(context.Context) (Status, error)
+	// Exec starts a command in a node. The files of the command stay the caller's, who closes them once Exec has
+	// returned. An unknown node is ErrNoNode.
+	Exec(ctx context.Context, node string, cmd Command) (Process, error)
+	// Down takes the lab down, going on after an error and returning all of them (errors.Join). It is called once, after
+	// every process that Exec started has been told to end.
+	Down(context.Context) error
+}
+
+// Command is what runs in a node.
+type Command struct {
+	Path string   // of the executable; if empty, Args[0] is looked up in PATH
+	Args []string // the first is the name of the command
+	Env  []string // "KEY=value"
+	Dir  string   // if empty, the supervisor's
+
+	Stdin, Stdout, Stderr *os.File // nil is /dev/null
+	TTY                   bool     // Stdin is a terminal: in a Lab, the one that shall control the new session
+}
+
+// Process is a command that runs in a node as the leader of a session and process group of its own.
+type Process interface {
+	PID() int
+	// Signal reaches the whole process group. A process that has ended is os.ErrProcessDone.
+	Signal(syscall.Signal) error
+	// Hangup ends the process group: SIGHUP now, SIGKILL to what is left of it once its leader has ended or the grace is
+	// over. It does not wait.
+	Hangup(grace time.Duration)
+	// Wait gives the exit status, 128+n after signal n. It is called once.
+	Wait() (int, error)
+}
+
+// State is where a lab is in its life.
+type State string
+
+const (
+	Starting State = "starting"
+	Running  State = "running"
+	Stopping State = "stopping"
+)
+
+// Status describes a lab.
+type Status struct {
+	Name     string         `json:"name"`
+	Topology string         `json:"topology"`
+	State    State          `json:"state"`
+	PID      int            `json:"pid"` // of the supervisor
+	UID      int            `json:"uid"` // of its owner, as the client sees it
+	Since    time.Time      `json:"since"`
+	Nodes    []NodeStatus   `json:"nodes"`
+	Links    []LinkStatus   `json:"links"`
+	Tunnels  []TunnelStatus `json:"tunnels"`
+}
+
+// NodeStatus describes a node.
+type NodeStatus struct {
+	Name      string         `json:"name"`
+	Kind      string         `json:"kind"`
+	Addresses []netip.Prefix `json:"addresses"`
+	PID       int            `json:"pid,omitempty"` // of its agent; 0: it has none
+	CPU       float64        `json:"cpu_seconds"`
+}
+
+// LinkStatus describes a link.
+type LinkStatus struct {
+	Name   string        `json:"name"`
+	Kind   string        `json:"kind"`
+	A      string        `json:"a"` // "node:interface"
+	B      string        `json:"b"`
+	Shaper string        `json:"shaper"`
+	Rate   uint64        `json:"bits_per_second,omitempty"` // 0: unshaped
+	Delay  time.Duration `json:"delay_ns,omitempty"`
+	Loss   float64       `json:"loss,omitempty"`
+}
+
+// TunnelStatus describes a tunnel.
+type TunnelStatus struct {
+	Name      string            `json:"name"`
+	A         string            `json:"a"` // nodes
+	B         string            `json:"b"`
+	Suite     string            `json:"suite"`
+	Dataplane string            `json:"dataplane"`
+	Rekeys    uint64            `json:"rekeys"`
+	SAs       []SAStatus        `json:"sas"`
+	Drops     map[string]uint64 `json:"drops,omitempty"` // packets, by reason
+	Error     string            `json:"error,omitempty"` // why it is not up
+}
+
+// SAStatus describes one direction of a tunnel at one of its ends.
+type SAStatus struct {
+	Node      string `json:"node"`
+	Direction string `json:"direction"` // "in" or "out"
+	SPI       uint32 `json:"spi"`
+	Blocks    uint64 `json:"blocks"`
+	Bytes     uint64 `json:"bytes"`
+	Packets   uint64 `json:"packets"`
+}
+
+// Exit statuses of Client.Exec when it is not the command's own that is returned.
+const (
+	ExitLost       = 125 // the command could not be started, or the supervisor was lost
+	ExitCannotExec = 126 // the command was found and cannot be executed
+	ExitNotFound   = 127 // the command was not found
+)
+
+var (
+	// ErrNotFound: no lab of that name is up.
+	ErrNotFound = errors.New("no such lab")
+	// ErrExists: the name of the lab is taken.
+	ErrExists = errors.New("lab is up already")
+	// ErrForeign: the socket is another user's.
+	ErrForeign = errors.New("belongs to another user")
+	// ErrDenied: the supervisor does not serve this user.
+	ErrDenied = errors.New("permission denied")
+	// ErrNoNode: the lab has no node of that name.
+	ErrNoNode = errors.New("no such node")
+	// ErrState: the lab is starting or stopping, and cannot do that now.
+	ErrState = errors.New("lab is not running")
+	// ErrBusy: the supervisor serves as many clients as it can.
+	ErrBusy = errors.New("too many clients")
+	// ErrProtocol: the other side speaks another version of the protocol, or none.
+	ErrProtocol = errors.New("protocol")
+)
+
+// LostError says that the supervisor went away in the middle of a request, and the lab with it.
+type LostError struct {
+	Lab  string
+	Last string // the end of what the supervisor and its children printed; may be empty
+}
+
+func (e *LostError) Error() string {
+	s := fmt.Sprintf("lab %s: its supervisor is gone, and the lab with it", e.Lab)
+	if e.Last != "" {
+		s += "; its last words:\n" + strings.TrimRight(e.Last, "\n")
+	}
+	return s
+}
+
+// StartError says why Launch has no lab to show for it. Nothing of the supervisor is left.
+type StartError struct {
+	Lab    string
+	Reason string
+	Exit   int    // exit status that the supervisor asks for
+	Output string // the end of what it printed; may be empty
+
+	cause error
+}
+
+func (e *StartError) Error() string { return fmt.Sprintf("lab %s did not start: %s", e.Lab, e.Reason) }
+
+// Unwrap gives what ended the wait, if that was the caller's context.
+func (e *StartError) Unwrap() error { return e.cause }
