@@ -3,112 +3,86 @@ package ipsec_test
 import (
 	"context"
 	"errors"
-	"net"
 
 	"pqlab/ipsec"
 )
 
-// session stands for the authenticated channel and the messages of the key exchange.
-type session interface {
-	SendProposal(spi uint32) error
-	Proposal() (spi uint32, err error)
-	Offer(spi uint32) error // sends
-	Answer() error          // initiator: reads the offer, sends the answer. Responder: reads it. Then there are keys
-	Keys() *ipsec.Keys
-	Confirm() error            // sends
-	Confirmation() error       // reads
-	SendDone() error           // sends, then waits until the peer has closed cleanly
-	Done() error               // reads
-	Refuse(busy bool)          // sends an alert and breaks the channel off
-	Close() error              // cleanly
-	IsBusy(alert error) bool   // the alert that the peer sent with Refuse(true)
-	Until(ctx context.Context) // breaks the channel off when ctx ends
+// exchange stands for a key exchange over an authenticated connection, whose messages it sends and reads in order.
+type exchange interface {
+	Initiate(context.Context, ipsec.Proposal) error                      // up to the verified confirmation
+	Done(context.Context) error                                          // sends done, waits until the peer ends the connection
+	Respond(context.Context, func(ipsec.Proposal) (uint32, error)) error // up to the verified answer
+	Confirm(context.Context) error                                       // sends the confirmation, reads done
+	Keys() *ipsec.Keys                                                   // after Initiate or Respond
+	Close() error                                                        // breaks off what is not complete
 }
 
-// keyer is the initiator's side.
-type keyer struct {
-	dial func(context.Context) (session, error)
-}
+var errPeerBusy, errTellBusy = errors.New("peer says busy"), errors.New("tell the peer: busy")
 
-func (k keyer) Initiate(ctx context.Context, spi uint32, install func(*ipsec.Keys) error) error {
-	s, err := k.dial(ctx)
+// dialer is a Keyer.
+type dialer func(context.Context) (exchange, error)
+
+func (dial dialer) Initiate(ctx context.Context, p ipsec.Proposal, install func(*ipsec.Keys) error) error {
+	e, err := dial(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	s.Until(ctx)
-	if err := s.SendProposal(spi); err != nil {
-		return err
-	}
-	if err := s.Answer(); err != nil {
-		if s.IsBusy(err) {
+	defer e.Close()
+	if err := e.Initiate(ctx, p); err != nil {
+		if errors.Is(err, errPeerBusy) {
 			return ipsec.ErrBusy
 		}
 		return err
 	}
-	if err := s.Confirmation(); err != nil { // the peer's inbound SA stands
+	if err := install(e.Keys()); err != nil {
 		return err
 	}
-	if err := install(s.Keys()); err != nil { // ours stands, and the outbound one is in use
-		return err
-	}
-	return s.SendDone()
+	return e.Done(ctx)
 }
 
-// respond is the responder's side, for each connection that the node's listener accepts.
-func respond(ctx context.Context, t *ipsec.Tunnel, s session) error {
-	peerSPI, err := s.Proposal()
-	if err != nil {
-		s.Refuse(false)
-		return err
-	}
-	err = t.Accept(ctx, peerSPI, func(ctx context.Context, spi uint32, install func(*ipsec.Keys) error) error {
-		s.Until(ctx)
-		if err := s.Offer(spi); err != nil {
-			return err
+// respond answers one connection.
+func respond(ctx context.Context, t *ipsec.Tunnel, e exchange) error {
+	defer e.Close()
+	var r *ipsec.Response
+	err := e.Respond(ctx, func(p ipsec.Proposal) (spi uint32, err error) {
+		if r, err = t.Accept(p.SPI); err != nil {
+			if errors.Is(err, ipsec.ErrBusy) {
+				return 0, errTellBusy
+			}
+			return 0, err
 		}
-		if err := s.Answer(); err != nil { // verified: there are keys
-			return err
-		}
-		if err := install(s.Keys()); err != nil { // our inbound SA stands
-			return err
-		}
-		if err := s.Confirm(); err != nil {
-			return err
-		}
-		return s.Done()
+		return r.SPI(), nil
 	})
-	if err != nil {
-		s.Refuse(errors.Is(err, ipsec.ErrBusy))
+	if r == nil {
 		return err
 	}
-	return s.Close() // clean: it tells the initiator that we switched
+	if err == nil {
+		err = r.Install(e.Keys())
+	}
+	if err == nil {
+		err = e.Confirm(ctx)
+	}
+	return r.Finish(err)
 }
 
-// A node has one Tunnels over its dataplane. One end of a tunnel establishes it; both rekey it.
+// The two sides of a key exchange, as a tunnel sees them: a Keyer where this end begins, Accept where the peer did.
 func Example() {
-	node := func(ctx context.Context, dataplane ipsec.Dataplane, dial func(context.Context) (session, error), listener net.Listener, open func(net.Conn) session) error {
+	node := func(ctx context.Context, dataplane ipsec.Dataplane, policy ipsec.Policy, dial dialer, incoming <-chan exchange) error {
 		tunnels := ipsec.NewTunnels(dataplane, nil, nil)
 		defer tunnels.Close()
-		t, err := tunnels.Add(ipsec.Config{Policy: ipsec.Policy{Tunnel: "t0"}, Keyer: keyer{dial}})
+		t, err := tunnels.Add(ipsec.Config{Policy: policy, Keyer: dial})
 		if err != nil {
 			return err
 		}
 		go func() {
-			for {
-				c, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				go respond(ctx, t, open(c))
+			for e := range incoming {
+				go respond(ctx, t, e)
 			}
 		}()
-		if err := t.Establish(ctx); err != nil {
+		if err := t.Establish(ctx); err != nil { // one of the two ends; from here on both rekey
 			return err
 		}
-		for e := range tunnels.Events() {
-			println(e.Tunnel, e.Kind, e.Trigger)
-		}
+		<-ctx.Done()
 		return nil
 	}
 	_ = node

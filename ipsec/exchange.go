@@ -15,6 +15,7 @@ type exchange struct {
 	trigger   Trigger
 	triggered Usage
 	began     time.Time // by the machine's clock
+	proposal  Proposal  // of the initiator
 	cancel    context.CancelFunc
 
 	installed bool // our inbound SA stands; the initiator's outbound one is in use too
@@ -33,6 +34,7 @@ func (t *Tunnel) begin() {
 		return
 	}
 	x.spi = spi
+	x.proposal = Proposal{SPI: spi, Trigger: x.trigger, Replaces: t.in}
 	ctx, cancel := context.WithCancel(t.ctx)
 	x.cancel = cancel
 	t.exchange = x
@@ -40,7 +42,7 @@ func (t *Tunnel) begin() {
 }
 
 func (t *Tunnel) initiate(ctx context.Context, x *exchange) {
-	err := t.keyer.Initiate(ctx, x.spi, func(k *Keys) error {
+	err := t.keyer.Initiate(ctx, x.proposal, func(k *Keys) error {
 		defer k.Wipe()
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -87,31 +89,50 @@ func (t *Tunnel) replace(x *exchange, k *Keys) error {
 	return nil
 }
 
-// Accept answers an exchange that the peer began, of whose proposal it needs the SPI. respond goes on from there,
-// within Accept. When Accept returns nil the new SAs are in use and the session should be closed cleanly, which is
-// what tells the peer; on an error it must be broken off without that. ErrBusy means that respond was not called,
-// and that the peer should be told to come back later.
-func (t *Tunnel) Accept(ctx context.Context, peerSPI uint32, respond Respond) error {
+// Response is the responder's part of one exchange. It is not safe for concurrent use.
+type Response struct {
+	tunnel   *Tunnel
+	exchange *exchange
+}
+
+// Accept admits an exchange that the peer began, by the SPI in its proposal. Whoever calls it has made sure that the
+// peer is the tunnel's, and calls Finish in the end, whatever happens. Until then no other exchange is admitted.
+//
+// ErrBusy means that the peer should be told to come back later.
+func (t *Tunnel) Accept(peerSPI uint32) (*Response, error) {
 	x, err := t.admit(peerSPI)
 	if err != nil {
-		return fmt.Errorf("tunnel %s: %w", t.name, err)
+		return nil, fmt.Errorf("tunnel %s: %w", t.name, err)
 	}
-	defer t.running.Done()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(t.ctx, cancel)()
+	return &Response{t, x}, nil
+}
 
-	err = respond(ctx, x.spi, func(k *Keys) error {
-		defer k.Wipe()
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		return t.installInbound(x, k)
-	})
+// SPI is the one to put into the offer.
+func (r *Response) SPI() uint32 { return r.exchange.spi }
 
+// Install takes the keys of a verified answer into use for what arrives, and wipes them. The confirmation must not be
+// sent before it has returned nil.
+func (r *Response) Install(k *Keys) error {
+	defer k.Wipe()
+	r.tunnel.mu.Lock()
+	defer r.tunnel.mu.Unlock()
+	if err := r.tunnel.installInbound(r.exchange, k); err != nil {
+		return fmt.Errorf("tunnel %s: %w", r.tunnel.name, err)
+	}
+	return nil
+}
+
+// Finish ends the exchange: with nil when done was received, and then the new SAs are in use when it returns nil; with
+// the reason when the exchange failed, which it returns. Calls after the first return nil and do nothing.
+func (r *Response) Finish(err error) error {
+	t, x := r.tunnel, r.exchange
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	defer x.out.Wipe()
+	if t.exchange != x {
+		return nil
+	}
 	t.exchange = nil
+	defer x.out.Wipe()
 	if err = t.finishResponse(x, err); err != nil {
 		return fmt.Errorf("tunnel %s: %w", t.name, err)
 	}
@@ -143,7 +164,6 @@ func (t *Tunnel) admit(peerSPI uint32) (*exchange, error) {
 		return nil, err
 	}
 	t.exchange = &exchange{spi: spi, peer: peerSPI, trigger: ByPeer, triggered: t.usage(), began: time.Now()}
-	t.running.Add(1)
 	return t.exchange, nil
 }
 
@@ -187,6 +207,9 @@ func (t *Tunnel) finishResponse(x *exchange, err error) error {
 		t.set.spis.Release(x.spi)
 	default: // the confirmation may have arrived, and then the initiator sends to this SA
 		t.held = append(t.held, x.spi)
+		if t.want == "" { // it may also take the exchange for complete, so do not wait for it
+			t.want, t.wanted = ByPeer, t.usage()
+		}
 	}
 	t.fail(x, err)
 	return err

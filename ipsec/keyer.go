@@ -40,6 +40,13 @@ func (k *Keys) check(spi uint32) error {
 	return nil
 }
 
+// Proposal is what the initiator of an exchange says of the tunnel.
+type Proposal struct {
+	SPI      uint32  // inbound, chosen for the new SA
+	Trigger  Trigger // for information
+	Replaces uint32  // inbound SPI of the SA that is in use; 0 if there is none. For information
+}
+
 // Keyer runs key exchanges with the peer of one tunnel.
 //
 // An exchange has five messages, of which the initiator (I) and the responder (R) each send in turn:
@@ -48,18 +55,14 @@ func (k *Keys) check(spi uint32) error {
 //	R signed offer   with R's inbound SPI
 //	I answer         R verifies it, installs its inbound SA, and only then goes on
 //	R confirmation   I verifies it, installs its inbound SA and switches its outbound one
-//	I done           R switches its outbound SA and closes the session cleanly, which tells I that it did
+//	I done           R switches its outbound SA, and ends the connection so that I knows
 type Keyer interface {
-	// Initiate runs one exchange up to and including the responder's word that it received done. spi is the inbound
-	// SPI to propose. When the confirmation is verified it calls install, once, and sends done if that returned nil.
+	// Initiate runs one exchange. When the confirmation is verified it calls install, once, and sends done if that
+	// returned nil. install wipes the keys.
 	//
-	// A nil error means that the peer received done (with TLS: that it closed with close_notify after it). Any error
-	// after install leaves the tunnel to assume that the peer may not have. ErrBusy, wrapped or not, means that the
-	// peer refused because of another exchange. Initiate returns soon after ctx ends. install wipes the keys.
-	Initiate(ctx context.Context, spi uint32, install func(*Keys) error) error
+	// A nil error means that the peer received done. An error after install makes the tunnel assume that the peer
+	// may not have, which is always safe: the old inbound SA then stays until an exchange completes. ErrBusy, wrapped
+	// or not, means that the peer refused because of another exchange. Initiate limits the time of its steps itself
+	// and returns soon after ctx ends.
+	Initiate(ctx context.Context, p Proposal, install func(*Keys) error) error
 }
-
-// Respond runs the responder's part of one exchange whose proposal was read already. spi is the inbound SPI to put
-// into the offer. When the answer is verified it calls install, once, and sends the confirmation if that returned
-// nil; it returns nil when done was received. It returns soon after ctx ends. install wipes the keys.
-type Respond func(ctx context.Context, spi uint32, install func(*Keys) error) error

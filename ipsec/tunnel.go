@@ -50,7 +50,7 @@ type Tunnel struct {
 	grace   time.Duration
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	running sync.WaitGroup // exchanges of both roles
+	running sync.WaitGroup // exchanges that this end began
 	gone    chan struct{}  // closed at the end of Close
 	goneErr error
 
