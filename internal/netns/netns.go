@@ -28,8 +28,8 @@ type Namespace struct {
 	handle *netlink.Handle
 }
 
-// New makes n namespaces. In each lo is up, and no interface will wait for duplicate address detection, ask for routers
-// or listen to them. It makes all or none.
+// New makes n namespaces. In each lo is up, nothing is forwarded, no reverse path is filtered, and no interface will wait
+// for duplicate address detection, ask for routers or listen to them. It makes all or none.
 //
 // It needs CAP_SYS_ADMIN in the user namespace of the caller.
 func New(n int) ([]*Namespace, error) {

@@ -13,8 +13,11 @@ type Sysctl struct {
 	Key, Value string
 }
 
-// quiet are the defaults that every interface made later in a namespace starts with.
+// quiet are what a namespace and every interface made in it later start with, whatever the host does.
 var quiet = [...]Sysctl{
+	{"net/ipv4/ip_forward", "0"}, // IPv4's are copied from the host's namespace
+	{"net/ipv4/conf/all/rp_filter", "0"},
+	{"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv6/conf/default/accept_dad", "0"}, // addresses work at once
 	{"net/ipv6/conf/default/accept_ra", "0"},
 	{"net/ipv6/conf/default/router_solicitations", "0"},
