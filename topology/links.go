@@ -178,7 +178,7 @@ func (p *planner) checkOwnership() {
 			continue
 		}
 		if n.Host == "" {
-			p.breaks(Missing, parent(element), "dpu %s: is in no host; name it with host", n.Name)
+			p.breaks(Missing, element, "dpu %s: is in no host; name it with host", n.Name)
 			continue
 		}
 		host, ok := p.find(element, "dpu "+n.Name, n.Host)
@@ -190,7 +190,7 @@ func (p *planner) checkOwnership() {
 		case p.nodes[host].Kind != Host:
 			p.breaks(BadStructure, element, "dpu %s: %s is a %s; a dpu is in a node of kind host", n.Name, n.Host, p.nodes[host].Kind)
 		case !joined[[2]int{host, i}]:
-			p.breaks(Missing, parent(element), "dpu %s: has no pcie link to its host %s", n.Name, n.Host)
+			p.breaks(Missing, fmt.Sprintf("nodes[%d]", i), "dpu %s: has no pcie link to its host %s", n.Name, n.Host)
 		}
 	}
 }

@@ -228,9 +228,9 @@ func (p *planner) oneOf(element, what, value string, known []string, optional bo
 		return true
 	}
 	if value == "" {
-		p.add(Missing, parent(element), "%s is missing; give one of %s", what, list(known))
+		p.add(Missing, element, "%s is missing; give one of %s", what, commas(known))
 	} else {
-		p.add(BadValue, element, "%s %s is none of %s%s", what, quote(value), list(known), didYouMean(value, known))
+		p.add(BadValue, element, "%s %s is none of %s%s", what, quote(value), commas(known), didYouMean(value, known))
 	}
 	return false
 }
@@ -241,7 +241,7 @@ func (p *planner) find(element, what, name string) (int, bool) {
 		return i, true
 	}
 	if name == "" {
-		p.add(Missing, parent(element), "%s names no node", what)
+		p.add(Missing, element, "%s names no node", what)
 		return -1, false
 	}
 	var known []string
@@ -345,7 +345,7 @@ func (p *planner) plan() *Plan {
 	return plan
 }
 
-func list(names []string) string {
+func commas(names []string) string {
 	s := ""
 	for i, n := range names {
 		if i > 0 {
