@@ -1,0 +1,186 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The gateway's routes live in a table of their own that is looked up before the main one, so that they win over routes
+// that the node has to the same subnets, and go without a trace.
+const (
+	routeTable   = 4500
+	rulePriority = 4500
+)
+
+// routes leads the packets that policies protect into the port. Its methods are called under Gateway.mu.
+type routes struct {
+	netlink   *netlink.Handle
+	link      int // index of the port's interface
+	installed map[netip.Prefix]route
+	rules     map[int]bool // by address family
+}
+
+func newRoutes(h *netlink.Handle, link int) *routes {
+	return &routes{netlink: h, link: link, installed: map[netip.Prefix]route{}, rules: map[int]bool{}}
+}
+
+// route is what the table says of a prefix. A throw route sends the lookup on to the main table.
+type route struct {
+	throw  bool
+	mtu    int
+	source netip.Addr // preferred; may be invalid
+}
+
+// sync makes the table fit the tunnels. After an error part of the change may be done; calling it again goes on.
+func (r *routes) sync(tunnels map[string]*tunnel) error {
+	want := wanted(tunnels)
+	for prefix, has := range r.installed {
+		if w, ok := want[prefix]; !ok || w.throw != has.throw {
+			// A route whose preferred source was removed from the node is gone already.
+			if err := r.netlink.RouteDel(r.entry(prefix, has)); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("route %v: delete: %w", prefix, err)
+			}
+			delete(r.installed, prefix)
+		}
+	}
+	for prefix, w := range want {
+		if err := r.rule(prefix); err != nil {
+			return err
+		}
+		if has, ok := r.installed[prefix]; ok && has == w {
+			continue
+		}
+		if err := r.netlink.RouteReplace(r.entry(prefix, w)); err != nil {
+			return fmt.Errorf("route %v, MTU %d: %w", prefix, w.mtu, err)
+		}
+		r.installed[prefix] = w
+	}
+	return nil
+}
+
+// wanted is what the table must say. A remote subnet goes into the port; a local subnet or a peer inside of some remote
+// subnet does not.
+func wanted(tunnels map[string]*tunnel) map[netip.Prefix]route {
+	want := map[netip.Prefix]route{}
+	for _, t := range tunnels {
+		for _, prefix := range t.policy.Remote {
+			mtu := t.mtu()
+			if prefix.Addr().Is6() {
+				mtu = max(mtu, 1280) // the kernel takes no less
+			}
+			w, ok := want[prefix]
+			if !ok || mtu < w.mtu {
+				w.mtu = mtu
+			}
+			if source := t.source[family(prefix.Addr())]; !w.source.IsValid() || source.IsValid() && source.Less(w.source) {
+				w.source = source
+			}
+			want[prefix] = w
+		}
+	}
+	for _, t := range tunnels {
+		for _, prefix := range append(t.policy.Local, netip.PrefixFrom(t.policy.Dst, t.policy.Dst.BitLen())) {
+			if _, ok := want[prefix]; !ok && covered(prefix, tunnels) {
+				want[prefix] = route{throw: true}
+			}
+		}
+	}
+	return want
+}
+
+func covered(prefix netip.Prefix, tunnels map[string]*tunnel) bool {
+	for _, t := range tunnels {
+		for _, remote := range t.policy.Remote {
+			if remote.Bits() <= prefix.Bits() && remote.Contains(prefix.Addr()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r *routes) entry(prefix netip.Prefix, w route) *netlink.Route {
+	e := &netlink.Route{Dst: ipNet(prefix), Table: routeTable, Protocol: unix.RTPROT_STATIC}
+	if w.throw {
+		e.Type = unix.RTN_THROW
+		return e
+	}
+	e.LinkIndex, e.MTU = r.link, w.mtu
+	if w.source.IsValid() {
+		e.Src = w.source.AsSlice()
+	}
+	if prefix.Addr().Is4() {
+		e.Scope = netlink.SCOPE_LINK
+	}
+	return e
+}
+
+// rule makes lookups of the prefix's family begin in the table.
+func (r *routes) rule(prefix netip.Prefix) error {
+	f := family(prefix.Addr())
+	if r.rules[f] {
+		return nil
+	}
+	if err := r.netlink.RuleAdd(newRule(f)); err != nil {
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+			return fmt.Errorf("%w: kernel lacks CONFIG_IP_MULTIPLE_TABLES or CONFIG_IPV6_MULTIPLE_TABLES: %w", ErrNoRouting, err)
+		}
+		return fmt.Errorf("rule for table %d: %w", routeTable, err)
+	}
+	r.rules[f] = true
+	return nil
+}
+
+func newRule(family int) *netlink.Rule {
+	rule := netlink.NewRule()
+	rule.Family, rule.Table, rule.Priority = family, routeTable, rulePriority
+	return rule
+}
+
+// close removes the rules and routes.
+func (r *routes) close() error {
+	err := r.sync(nil)
+	for f := range r.rules {
+		if e := r.netlink.RuleDel(newRule(f)); e != nil {
+			err = errors.Join(err, fmt.Errorf("rule for table %d: delete: %w", routeTable, e))
+		}
+		delete(r.rules, f)
+	}
+	return err
+}
+
+// sources are the node's own addresses in a policy's local subnets, one for each family: what the node itself sends into
+// the tunnel should come from there.
+func (r *routes) sources(local []netip.Prefix) (map[int]netip.Addr, error) {
+	addrs, err := r.netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("addresses of the node: %w", err)
+	}
+	found := map[int]netip.Addr{}
+	for _, prefix := range local {
+		for _, a := range addrs {
+			addr, ok := netip.AddrFromSlice(a.IP)
+			addr = addr.Unmap()
+			if f := family(addr); ok && !found[f].IsValid() && prefix.Contains(addr) && a.Flags&unix.IFA_F_TENTATIVE == 0 {
+				found[f] = addr
+			}
+		}
+	}
+	return found, nil
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
