@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 )
@@ -21,14 +22,15 @@ import (
 // If the command could not be run, the status is ExitNotFound, ExitCannotExec or ExitLost and there is an error;
 // *LostError says that the lab has gone.
 func (c *Client) Exec(ctx context.Context, node string, cmd Command) (int, error) {
-	// The file system is the same in the node, the PATH that the user means is the client's.
-	if cmd.Path == "" && len(cmd.Args) > 0 {
-		path, err := exec.LookPath(cmd.Args[0])
-		if err != nil {
-			return startStatus(err), err
-		}
-		cmd.Path = path
+	// The file system is the same in the node, and the PATH that the user means is the client's.
+	path, err := exec.LookPath(cmd.Path)
+	if err == nil {
+		path, err = filepath.Abs(path)
 	}
+	if err != nil {
+		return startStatus(err), err
+	}
+	cmd.Path = path
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 	defer signal.Stop(signals)

@@ -198,3 +198,17 @@ func (s start) failed(reason string, exit int, cause error) error {
 	}
 	return &StartError{Lab: s.name, Reason: strings.TrimSpace(reason), Exit: exit, Output: output, cause: cause}
 }
+
+// waitForExit waits for a child to end and does not reap it, so that its number and that of its process group cannot
+// become another's before the caller has sent his last signal.
+func waitForExit(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("waiting for process %d: %w", pid, err)
+		}
+	}
+}

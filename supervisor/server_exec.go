@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"syscall"
 	"time"
 )
 
 // command makes the Command of a request with the files that came with it.
 func (q *execRequest) command(files []*os.File) (Command, error) {
-	if q == nil || len(q.Args) == 0 {
+	if q == nil || len(q.Path) == 0 {
 		return Command{}, fmt.Errorf("%w: no command", ErrProtocol)
 	}
 	c := Command{Path: string(q.Path), Args: texts(q.Args), Env: texts(q.Env), Dir: string(q.Dir), TTY: q.TTY}
@@ -74,39 +75,62 @@ func (s *server) execute(c *net.UnixConn, q *execRequest, files []*os.File) {
 		refuse(c, err)
 		return
 	}
-	type end struct {
-		status int
-		err    error
-	}
-	ended := make(chan end, 1)
-	go func() {
-		status, err := p.Wait()
-		ended <- end{status, err}
-	}()
-	answer(c, reply{PID: p.PID()})
+	ended := make(chan error, 1)
+	go func() { ended <- p.Wait() }()
+	answer(c, reply{PID: p.Pid()})
 	c.SetDeadline(time.Time{})
 	gone := make(chan struct{})
 	s.conns.Go(func() {
 		defer close(gone)
 		forward(c, p)
 	})
-	var e end
 	select {
-	case e = <-ended:
+	case err = <-ended:
 	case <-gone:
-		p.Hangup(s.grace)
-		e = <-ended
+		err = s.hangUp(p, ended)
 	case <-s.exec.Done():
-		p.Hangup(s.grace)
-		e = <-ended
+		err = s.hangUp(p, ended)
 	}
-	r := reply{Exit: &e.status}
-	if e.err != nil {
-		r.Errors = []wireError{toWire(e.err)}
+	var r reply
+	if status, err := exitStatus(err); err != nil {
+		r.Errors = []wireError{toWire(err)}
+	} else {
+		r.Exit = &status
 	}
 	answer(c, r)
 	c.Close() // ends forward
 	<-gone
+}
+
+// hangUp ends a process: SIGHUP now, SIGKILL when the grace is over.
+func (s *server) hangUp(p Process, ended <-chan error) error {
+	// A failure means that it has ended, and then so does the wait.
+	p.Signal(syscall.SIGHUP)
+	p.Signal(syscall.SIGCONT) // a stopped process cannot act on a SIGHUP
+	grace := time.NewTimer(s.grace)
+	defer grace.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-grace.C:
+		p.Signal(syscall.SIGKILL)
+		return <-ended
+	}
+}
+
+// exitStatus makes of what Wait returned what a shell would show.
+func exitStatus(err error) (int, error) {
+	var exit *exec.ExitError
+	if err == nil {
+		return 0, nil
+	}
+	if !errors.As(err, &exit) {
+		return 0, err
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return exit.ExitCode(), nil
 }
 
 // forward passes signals on until the client goes away or talks nonsense.

@@ -23,7 +23,8 @@ type Lab interface {
 	// Status describes the lab; State, PID and UID are filled in by the supervisor.
 	Status(context.Context) (Status, error)
 	// Exec starts a command in a node. The files of the command stay the caller's, who closes them once Exec has
-	// returned. An unknown node is ErrNoNode.
+	// returned. The lab sees to it that the process, and what it starts, dies with the supervisor, however that dies. An
+	// unknown node is ErrNoNode.
 	Exec(ctx context.Context, node string, cmd Command) (Process, error)
 	// Down takes the lab down, going on after an error and returning all of them (errors.Join). It is called once, after
 	// every process that Exec started has been told to end.
@@ -32,25 +33,25 @@ type Lab interface {
 
 // Command is what runs in a node.
 type Command struct {
-	Path string   // of the executable; if empty, Args[0] is looked up in PATH
-	Args []string // the first is the name of the command
-	Env  []string // "KEY=value"
+	Path string   // executable; a Client searches it in its PATH, a Lab gets what was found
+	Args []string // without the name
+	Env  []string // "KEY=value", all of them
 	Dir  string   // if empty, the supervisor's
 
 	Stdin, Stdout, Stderr *os.File // nil is /dev/null
-	TTY                   bool     // Stdin is a terminal: in a Lab, the one that shall control the new session
+
+	// TTY: Stdin is a terminal. In a Lab it shall be the controlling one of a session of the process's own.
+	TTY bool
 }
 
-// Process is a command that runs in a node as the leader of a session and process group of its own.
+// Process is a command that runs in a node. It leads a process group, and what is left of the group is killed when it
+// ends. Its methods may be called from any goroutine.
 type Process interface {
-	PID() int
+	Pid() int
 	// Signal reaches the whole process group. A process that has ended is os.ErrProcessDone.
 	Signal(syscall.Signal) error
-	// Hangup ends the process group: SIGHUP now, SIGKILL to what is left of it once its leader has ended or the grace is
-	// over. It does not wait.
-	Hangup(grace time.Duration)
-	// Wait gives the exit status, 128+n after signal n. It is called once.
-	Wait() (int, error)
+	// Wait waits for the end. An exit that is no success is an *exec.ExitError.
+	Wait() error
 }
 
 // State is where a lab is in its life.

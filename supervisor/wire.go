@@ -183,7 +183,11 @@ func send(c *net.UnixConn, v any, limit int, files ...*os.File) error {
 // receive reads a frame and up to max descriptors that come with it; on error it has closed them.
 func receive(c *net.UnixConn, v any, limit, max int) ([]*os.File, error) {
 	r := rightsReader{c: c, max: max}
-	if err := decode(&r, v, limit); err != nil {
+	err := decode(&r, v, limit)
+	if err == nil && len(r.files) > max { // also those that came with the last byte
+		err = fmt.Errorf("%w: more than %d descriptors", ErrProtocol, max)
+	}
+	if err != nil {
 		closeAll(r.files)
 		return nil, err
 	}
@@ -198,7 +202,8 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// rightsReader collects the descriptors that come with the bytes. The kernel closes what finds no room.
+// rightsReader collects the descriptors that come with the bytes. There is room for one more than are wanted, which
+// shows that there are too many; the kernel closes what finds no room.
 type rightsReader struct {
 	c     *net.UnixConn
 	max   int
@@ -209,8 +214,8 @@ func (r *rightsReader) Read(p []byte) (int, error) {
 	if r.max == 0 {
 		return r.c.Read(p)
 	}
-	oob := make([]byte, unix.CmsgSpace(4*r.max))
-	n, oobn, flags, _, err := r.c.ReadMsgUnix(p, oob)
+	oob := make([]byte, unix.CmsgSpace(4*(r.max+1)))
+	n, oobn, _, _, err := r.c.ReadMsgUnix(p, oob)
 	if oobn > 0 {
 		messages, parseErr := unix.ParseSocketControlMessage(oob[:oobn])
 		if parseErr != nil {
@@ -227,8 +232,6 @@ func (r *rightsReader) Read(p []byte) (int, error) {
 		}
 	}
 	switch {
-	case flags&unix.MSG_CTRUNC != 0 || len(r.files) > r.max:
-		return n, fmt.Errorf("%w: more than %d descriptors", ErrProtocol, r.max)
 	case err != nil:
 		return n, err
 	case n == 0 && len(p) > 0:
