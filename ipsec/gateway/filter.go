@@ -60,9 +60,10 @@ func newFilter(link int) (*filter, error) {
 			&expr.Verdict{Kind: expr.VerdictAccept},
 		}})
 		f.sides[i] = &side{chain: chain, sets: map[int]*nftables.Set{}}
-		for _, v := range versions {
+		for j, v := range versions {
 			set := &nftables.Set{
 				Table: f.table, Name: s.name + v.suffix, KeyType: v.key, Interval: true,
+				ID: uint32(len(versions)*i + j + 1), // left to the library it would come from a variable that all goroutines share
 			}
 			if err := conn.AddSet(set, nil); err != nil {
 				return nil, errors.Join(noFilter(err), conn.CloseLasting())
