@@ -1,0 +1,230 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestTCP(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		addr  netip.Addr
+		src   TCPSource
+		relay int
+	}{
+		"one stream":      {loopback4, TCPSource{Bytes: 50e6}, 0},
+		"fewer bytes":     {loopback4, TCPSource{Bytes: 3, Streams: 5}, 0},
+		"four streams":    {loopback4, TCPSource{Bytes: 50e6 + 3, Streams: 4, Probe: time.Millisecond}, 0},
+		"from an address": {loopback4, TCPSource{Bytes: 1e6, From: loopback4, Probe: -1}, 0},
+		"ipv6":            {loopback6, TCPSource{Bytes: 5e6}, 0},
+		"two relays":      {loopback4, TCPSource{Bytes: 50e6 + 7, Streams: 2, Probe: time.Millisecond}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if c.addr.Is6() {
+				needIPv6(t)
+			}
+			sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(c.addr, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sink.Close()
+			c.src.To = sink.Addr()
+			var relays []*Relay
+			for range c.relay {
+				r, err := ListenRelay(t.Context(), netip.AddrPortFrom(c.addr, 0), c.src.To, c.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				relays = append(relays, r)
+				c.src.To = r.Addr()
+			}
+			sent, err := c.src.Run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := sink.Finish(t.Context(), sent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sent.Bytes != c.src.Bytes || r.Bytes != c.src.Bytes {
+				t.Errorf("%d bytes sent, %d received, want %d", sent.Bytes, r.Bytes, c.src.Bytes)
+			}
+			var inBins, inConns uint64
+			for _, b := range r.Bins {
+				inBins += b.Bits
+			}
+			for _, n := range sink.Connections() {
+				inConns += n
+			}
+			if inBins != 8*r.Bytes || inConns != r.Bytes {
+				t.Errorf("%d bits in bins and %d bytes in connections of %d bytes", inBins, inConns, r.Bytes)
+			}
+			if want := max(c.src.Streams, 1); r.Streams != want || len(sink.Connections()) != want {
+				t.Errorf("%d streams, %d connections, want %d", r.Streams, len(sink.Connections()), want)
+			}
+			if r.Bytes > 1e6 && (r.Duration <= 0 || r.BitsPerSecond <= 0 || r.Sent == 0 || r.Received == 0) {
+				t.Errorf("nothing was measured: %+v", r)
+			}
+			if c.src.Probe >= 0 && (r.Latency == nil || r.Latency.Count < 1 || r.Latency.P50 <= 0) {
+				t.Errorf("no round trips: %+v", r.Latency)
+			}
+			if c.src.Probe < 0 && r.Latency != nil {
+				t.Errorf("round trips that nobody asked for: %+v", r.Latency)
+			}
+			for _, relay := range relays {
+				relay.Close()
+				if n, failed := relay.Connections(); int(n) != c.src.Streams+1 || failed != 0 {
+					t.Errorf("%d connections relayed and %d failed, want %d", n, failed, c.src.Streams+1)
+				}
+				if relay.Bytes() < c.src.Bytes {
+					t.Errorf("%d bytes relayed of %d", relay.Bytes(), c.src.Bytes)
+				}
+			}
+		})
+	}
+}
+
+func TestTCPRate(t *testing.T) {
+	t.Parallel()
+	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rate = 40e6
+	sent, err := TCPSource{To: sink.Addr(), Rate: rate, Streams: 2, Duration: time.Second}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A machine that is busy may send less; a source that keeps no rate sends a hundred times more.
+	if bits := float64(sent.Bytes) * 8; bits > rate*1.02 || bits < rate/4 {
+		t.Errorf("%.0f bits in a second, want at most %.0f", bits, rate)
+	}
+	if _, err := sink.Finish(t.Context(), sent); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTCPDuration(t *testing.T) {
+	t.Parallel()
+	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := TCPSource{To: sink.Addr(), Duration: 200 * time.Millisecond}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := sent.End.Sub(sent.Start); d < 200*time.Millisecond {
+		t.Errorf("ended after %v", d)
+	}
+	if r, err := sink.Finish(t.Context(), sent); err != nil || r.Bytes != sent.Bytes {
+		t.Errorf("%d of %d bytes, %v", r.Bytes, sent.Bytes, err)
+	}
+}
+
+// TestTCPBroken cuts the way in the middle: the source must say so, and at once.
+func TestTCPBroken(t *testing.T) {
+	t.Parallel()
+	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	relay, err := ListenRelay(t.Context(), netip.AddrPortFrom(loopback4, 0), sink.Addr(), netip.Addr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		_, err := TCPSource{To: relay.Addr(), Rate: 100e6}.Run(t.Context())
+		failed <- err
+	}()
+	eventually(t, "load arrives", func() bool { return sink.Received() > 0 })
+	relay.Close()
+	select {
+	case err := <-failed:
+		if err == nil {
+			t.Error("no error from a source whose way was cut")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the source did not notice within 10 s")
+	}
+}
+
+// TestTCPSilentSink has a sink that takes everything and confirms nothing.
+func TestTCPSilentSink(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(io.Discard, c)
+				<-t.Context().Done()
+			}()
+		}
+	}()
+	to := ln.Addr().(*net.TCPAddr).AddrPort()
+	sent, err := TCPSource{To: to, Bytes: 1e5, Probe: -1, Drain: 50 * time.Millisecond}.Run(t.Context())
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("%d bytes sent, error %v, want a time-out", sent.Bytes, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (TCPSource{To: to, Bytes: 1e5}).Run(ctx); err == nil {
+		t.Error("no error from a context that had ended before the connection")
+	}
+}
+
+func TestRelayUnreachable(t *testing.T) {
+	t.Parallel()
+	gone, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := gone.Addr().(*net.TCPAddr).AddrPort()
+	gone.Close()
+	relay, err := ListenRelay(t.Context(), netip.AddrPortFrom(loopback4, 0), to, netip.Addr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer relay.Close()
+	if _, err := (TCPSource{To: relay.Addr(), Bytes: 1e5, Probe: -1}).Run(t.Context()); err == nil {
+		t.Error("no error through a relay that reaches nobody")
+	}
+	if _, failed := relay.Connections(); failed == 0 {
+		t.Error("the relay did not count its failure")
+	}
+}
+
+func TestTCPBadInput(t *testing.T) {
+	t.Parallel()
+	for _, s := range []TCPSource{{}, {To: netip.AddrPortFrom(loopback4, 0)}, {To: netip.AddrPortFrom(loopback4, 9), Streams: -1}} {
+		if _, err := s.Run(t.Context()); err == nil {
+			t.Errorf("%+v was accepted", s)
+		}
+	}
+	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sink.Finish(t.Context(), Sent{Proto: UDP}); err == nil {
+		t.Error("a TCP sink finished a UDP flow")
+	}
+}
