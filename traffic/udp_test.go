@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,7 +176,9 @@ func TestUDPExact(t *testing.T) {
 	var held []byte
 	var lost, swapped, doubled uint64
 	lostSeqs := map[uint64]Instant{}
-	to, _ := hostile(t, sink.Addr(), func(i int, d []byte, send func([]byte)) {
+	var seen atomic.Int64
+	to, end := hostile(t, sink.Addr(), func(i int, d []byte, send func([]byte)) {
+		defer seen.Add(1)
 		h, _ := parseHeader(d)
 		switch {
 		case i == 0 || i == n-1 || i%100 == 50: // the first and the last too
@@ -206,6 +209,8 @@ func TestUDPExact(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "all passed the middle", func() bool { return seen.Load() == n })
+	end()
 	r, err := sink.Finish(t.Context(), sent)
 	if err != nil {
 		t.Fatal(err)
