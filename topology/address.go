@@ -174,7 +174,7 @@ func (p *planner) checkGiven(link, side int, a netip.Prefix) string {
 		return "is not an address with a prefix length, as 10.0.0.1/24"
 	}
 	if n := p.nodes[p.ends[link][side]]; n.bridge() {
-		return fmt.Sprintf("is given to a %s, which only bridges and has none", n.Kind)
+		return fmt.Sprintf("is given to %s %s, which only bridges and has none", n.Kind, n.Name)
 	}
 	if why := checkUnicast(a.Addr()); why != "" {
 		return why
@@ -196,7 +196,7 @@ func (p *planner) checkGiven(link, side int, a netip.Prefix) string {
 
 func lastOf(p netip.Prefix) netip.Addr {
 	b := p.Addr().As4()
-	n := binary.BigEndian.Uint32(b[:]) | 1<<(32-p.Bits()) - 1
+	n := binary.BigEndian.Uint32(b[:]) | (1<<(32-p.Bits()) - 1)
 	return v4Addr(n)
 }
 

@@ -128,7 +128,7 @@ func didYouMean(name string, known []string) string {
 	if len(name) > 64 {
 		return ""
 	}
-	best, distance := "", max(1, len(name)/3)+1
+	best, distance := "", max(1, (len(name)+2)/3)+1
 	for _, k := range known {
 		if d := len(k) - len(name); d >= distance || -d >= distance {
 			continue

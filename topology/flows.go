@@ -21,6 +21,7 @@ type trace struct {
 	links   []int
 	tunnels []int // in the order in which they are passed, those below others not included
 	mtu     int   // bytes of IP packet that pass whole
+	blocked bool  // by a tunnel in which a mistake was reported
 }
 
 // follow traces packets from an address of node n as the routes and policies carry them.
@@ -32,6 +33,7 @@ func (p *planner) follow(n int, src netip.Addr, to place) (trace, bool) {
 		}
 		if i, ok := p.protects(n, src, to.addr); ok {
 			if !p.resolve(i) {
+				t.blocked = true
 				return t, false
 			}
 			tun := &p.tunnels[i]
@@ -91,7 +93,7 @@ func (p *planner) resolve(i int) bool {
 	t.state = 1
 	way, ok := p.follow(t.ends[0], t.OuterA, place{t.ends[1], p.segOf(t.ends[1], t.OuterB), t.OuterB})
 	t.state = 2
-	if !ok && !t.bad {
+	if !ok && !way.blocked {
 		p.add(NoPath, fmt.Sprintf("tunnels[%d]", i), "tunnel %s: its ESP packets do not reach %s", t.Name, t.B.Node)
 	}
 	if !ok || t.bad {

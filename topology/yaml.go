@@ -63,18 +63,19 @@ func essential(e Error) bool {
 	return slices.Contains([]string{"", "file", "nodes", "links"}, item) || strings.HasPrefix(item, "nodes[") && (rest == "" || rest == "name")
 }
 
-// unsaid leaves out what Plan says of elements that could not be read, and of tunnels and flows that were not read whole.
+// unsaid leaves out what Plan says of elements that could not be read, and of what is in them.
 func (d *decoder) unsaid(errs Errors) Errors {
 	said := map[string]bool{}
 	for _, e := range d.found {
 		said[e.Element] = true
-		if item, _, nested := strings.Cut(e.Element, "."); nested && !strings.HasPrefix(item, "nodes") && !strings.HasPrefix(item, "links") {
-			said[item] = true
-		}
 	}
 	return slices.DeleteFunc(errs, func(e Error) bool {
-		item, _, _ := strings.Cut(e.Element, ".")
-		return said[e.Element] || said[item]
+		for element := e.Element; element != ""; element = parent(element) {
+			if said[element] {
+				return true
+			}
+		}
+		return false
 	})
 }
 
