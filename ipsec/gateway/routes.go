@@ -13,8 +13,9 @@ import (
 // The gateway's routes live in a table of their own that is looked up before the main one, so that they win over routes
 // that the node has to the same subnets, and go without a trace.
 const (
-	routeTable   = 4500
-	rulePriority = 4500
+	routeTable    = 4500
+	rulePriority  = 4500
+	outerPriority = rulePriority - 1 // ESP and key exchanges to a peer that is itself inside of a protected subnet
 )
 
 // routes leads the packets that policies protect into the port. Its methods are called under Gateway.mu.
@@ -23,10 +24,14 @@ type routes struct {
 	link      int // index of the port's interface
 	installed map[netip.Prefix]route
 	rules     map[int]bool // by address family
+	outer     map[outerPath]bool
 }
 
+// outerPath is where a tunnel's ESP packets go.
+type outerPath struct{ src, dst netip.Addr }
+
 func newRoutes(h *netlink.Handle, link int) *routes {
-	return &routes{netlink: h, link: link, installed: map[netip.Prefix]route{}, rules: map[int]bool{}}
+	return &routes{netlink: h, link: link, installed: map[netip.Prefix]route{}, rules: map[int]bool{}, outer: map[outerPath]bool{}}
 }
 
 // route is what the table says of a prefix. A throw route sends the lookup on to the main table.
@@ -38,6 +43,9 @@ type route struct {
 
 // sync makes the table fit the tunnels. After an error part of the change may be done; calling it again goes on.
 func (r *routes) sync(tunnels map[string]*tunnel) error {
+	if err := r.syncOuter(tunnels); err != nil {
+		return err
+	}
 	want := wanted(tunnels)
 	for prefix, has := range r.installed {
 		if w, ok := want[prefix]; !ok || w.throw != has.throw {
@@ -63,8 +71,45 @@ func (r *routes) sync(tunnels map[string]*tunnel) error {
 	return nil
 }
 
-// wanted is what the table must say. A remote subnet goes into the port; a local subnet or a peer inside of some remote
-// subnet does not.
+// syncOuter keeps the outer packets of each tunnel whose peer is inside of a remote subnet out of the port: such a peer
+// protects its own address, as a client does, and what else goes to it belongs into the tunnel.
+func (r *routes) syncOuter(tunnels map[string]*tunnel) error {
+	want := map[outerPath]bool{}
+	for _, t := range tunnels {
+		if covered(netip.PrefixFrom(t.policy.Dst, t.policy.Dst.BitLen()), tunnels) {
+			want[outerPath{t.policy.Src, t.policy.Dst}] = true
+		}
+	}
+	for path := range r.outer {
+		if want[path] {
+			continue
+		}
+		if err := r.netlink.RuleDel(path.rule()); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("rule from %v to %v: delete: %w", path.src, path.dst, err)
+		}
+		delete(r.outer, path)
+	}
+	for path := range want {
+		if r.outer[path] {
+			continue
+		}
+		if err := r.netlink.RuleAdd(path.rule()); err != nil {
+			return fmt.Errorf("rule from %v to %v: %w", path.src, path.dst, err)
+		}
+		r.outer[path] = true
+	}
+	return nil
+}
+
+func (p outerPath) rule() *netlink.Rule {
+	rule := netlink.NewRule()
+	rule.Family, rule.Table, rule.Priority = family(p.src), unix.RT_TABLE_MAIN, outerPriority
+	rule.Src, rule.Dst = ipNet(netip.PrefixFrom(p.src, p.src.BitLen())), ipNet(netip.PrefixFrom(p.dst, p.dst.BitLen()))
+	return rule
+}
+
+// wanted is what the table must say. A remote subnet goes into the port; a local subnet inside of some remote subnet does
+// not.
 func wanted(tunnels map[string]*tunnel) map[netip.Prefix]route {
 	want := map[netip.Prefix]route{}
 	for _, t := range tunnels {
@@ -84,7 +129,7 @@ func wanted(tunnels map[string]*tunnel) map[netip.Prefix]route {
 		}
 	}
 	for _, t := range tunnels {
-		for _, prefix := range append(t.policy.Local, netip.PrefixFrom(t.policy.Dst, t.policy.Dst.BitLen())) {
+		for _, prefix := range t.policy.Local {
 			if _, ok := want[prefix]; !ok && covered(prefix, tunnels) {
 				want[prefix] = route{throw: true}
 			}

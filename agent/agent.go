@@ -1,0 +1,130 @@
+// Package agent is what runs inside a node that has services: the key exchange, the dataplane and traffic. An agent is
+// pqlab's own binary, executed again in the node's namespace and cgroup; its lab speaks to it by gRPC over a socket that
+// it inherits, and it dies with its lab. Secrets stay in it: no call returns a key unless the lab was told to reveal.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
+)
+
+// command is the first argument of the binary when it runs as an agent.
+const command = "pqlab-agent"
+
+// controlFD is the inherited socket: the first descriptor after standard error.
+const controlFD = 3
+
+// Config is what an agent is started with; it travels as its one argument.
+type Config struct {
+	Node        string
+	ManualClock bool // time stands still but for Advance: for specs that need ten minutes at once
+	// Reveal makes the agent keep each exchange's secrets for the Secrets call. It is for verifying the
+	// combination of the keys independently, and for nothing else.
+	Reveal bool
+	Port   string // of the gateway: "auto" (or empty), "tun", "packet"
+}
+
+// Args are the arguments, without the program's name, that make the binary an agent.
+func (c Config) Args() []string {
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // a struct of strings and booleans always marshals
+	}
+	return []string{command, string(text)}
+}
+
+// Main returns at once unless the process was started as an agent; then it serves and exits. It is called first in main
+// and in the TestMain of packages that make labs.
+func Main() {
+	if len(os.Args) < 2 || os.Args[1] != command {
+		return
+	}
+	if err := serve(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func serve() error {
+	if len(os.Args) != 3 {
+		return fmt.Errorf("%s: wants its configuration as the one argument; it is started by pqlab, not by hand", command)
+	}
+	var config Config
+	if err := json.Unmarshal([]byte(os.Args[2]), &config); err != nil {
+		return fmt.Errorf("%s: configuration: %w", command, err)
+	}
+	file := os.NewFile(controlFD, "control")
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return fmt.Errorf("agent of %s: control socket: %w", config.Node, err)
+	}
+	file.Close()
+	// The packet loops allocate nothing; what does is short-lived. A lazier collector leaves them the processor.
+	debug.SetGCPercent(400)
+
+	encoding.RegisterCodec(codec{})
+	server, err := newServer(config)
+	if err != nil {
+		return fmt.Errorf("agent of %s: %w", config.Node, err)
+	}
+	defer server.Close()
+	g := grpc.NewServer(grpc.ForceServerCodec(codec{}))
+	g.RegisterService(&service, server)
+	// Serve ends when the control socket does: the lab is gone, and the agent with it.
+	if err := g.Serve(newSingle(conn)); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("agent of %s: %w", config.Node, err)
+	}
+	return nil
+}
+
+// Error is a failed call to a node's agent.
+type Error struct {
+	Node, Call string
+	Reason     string
+	cause      error // one of the sentinels that survive the socket
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("node %s: %s", e.Node, e.Reason) }
+func (e *Error) Unwrap() error { return e.cause }
+
+// These sentinels keep their identity on the way from an agent to its lab, so that a lab can decide on them.
+var sentinels = map[codes.Code]error{
+	codes.Unimplemented:    errors.ErrUnsupported, // this machine cannot
+	codes.DeadlineExceeded: context.DeadlineExceeded,
+	codes.Canceled:         context.Canceled,
+}
+
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	for code, sentinel := range sentinels {
+		if errors.Is(err, sentinel) {
+			return status.Error(code, err.Error())
+		}
+	}
+	return status.Error(codes.Unknown, err.Error())
+}
+
+func fromStatus(node, call string, err error) error {
+	if err == nil {
+		return nil
+	}
+	s := status.Convert(err)
+	reason := s.Message()
+	if s.Code() == codes.Unavailable {
+		reason = "its agent has ended"
+	}
+	return &Error{Node: node, Call: call, Reason: reason, cause: sentinels[s.Code()]}
+}

@@ -1,0 +1,51 @@
+package keying
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"pqlab/ipsec"
+	"pqlab/pqc/exchange"
+)
+
+// Answer takes part in one exchange that a peer began on conn, and owns conn.
+func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
+	var response *ipsec.Response
+	session, err := exchange.Respond(ctx, conn, s.endpoint, func(h exchange.Hello) (exchange.Config, exchange.Accept, error) {
+		tunnel, peer, err := s.find(h)
+		if err != nil {
+			return exchange.Config{}, exchange.Accept{}, err
+		}
+		if response, err = tunnel.Accept(h.SPI); err != nil {
+			if errors.Is(err, ipsec.ErrBusy) {
+				err = errors.Join(exchange.Busy, err)
+			}
+			return exchange.Config{}, exchange.Accept{}, err
+		}
+		return peer.Config, exchange.Accept{SPI: response.SPI()}, nil
+	})
+	if response == nil {
+		return err
+	}
+	if err == nil {
+		defer session.Wipe()
+		defer session.Close()
+		s.report(reportOf(session))
+		err = response.Install(keysOf(session))
+	}
+	if err == nil {
+		err = session.Confirm(ctx)
+	}
+	return response.Finish(err)
+}
+
+func (s *Service) find(h exchange.Hello) (*ipsec.Tunnel, Peer, error) {
+	peer, ok := s.peer(h.Tunnel)
+	tunnel := s.tunnels(h.Tunnel)
+	if !ok || tunnel == nil {
+		return nil, Peer{}, fmt.Errorf("no tunnel %q here", h.Tunnel)
+	}
+	return tunnel, peer, nil
+}

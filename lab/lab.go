@@ -1,0 +1,194 @@
+// Package lab makes a topology real and takes it down again. It owns everything that must be cleaned up.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"pqlab/agent"
+	"pqlab/internal/netns"
+	"pqlab/links"
+	"pqlab/nodes"
+	"pqlab/topology"
+)
+
+// Options say how a plan is made real. The zero value uses what the machine has.
+type Options struct {
+	Shaper string // "auto" (or empty), "tbf", "none"
+	// ManualClock stops the clock of every tunnel but for Lab.Advance.
+	ManualClock bool
+	// Reveal keeps the secrets of each exchange for Tunnel.Secrets. For verifying the combination, never otherwise.
+	Reveal bool
+	// Log gets what the nodes' agents write to their standard error; nil discards it.
+	Log io.Writer
+	// Port of the user-space gateways: "auto" (or empty), "tun", "packet".
+	Port string
+}
+
+// Lab is a plan made real.
+type Lab struct {
+	Plan     *topology.Plan
+	Shaper   links.Shaper
+	Started  time.Time
+	Warnings []string // what the machine could not do and the plan could do without, such as CPU caps
+
+	nodes   map[string]*Node
+	links   map[string]*links.Link
+	tunnels map[string]*Tunnel
+
+	options Options
+	journal nodes.Journal
+	mu      sync.Mutex
+	undo    []step // what Down takes back, last first
+}
+
+type step struct {
+	name string
+	do   func(context.Context) error
+}
+
+// Up makes the plan real: namespaces, links, addresses, agents, and the policies of its tunnels, which refuse plaintext
+// from then on. It does not exchange keys. It is all or nothing: after an error nothing is left.
+func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err error) {
+	shaper, err := links.Choose(plan.Links, options.Shaper)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{
+		Plan: plan, Shaper: shaper, Started: time.Now(), options: options,
+		nodes: map[string]*Node{}, links: map[string]*links.Link{}, tunnels: map[string]*Tunnel{},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Down(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := l.makeNamespaces(); err != nil {
+		return nil, err
+	}
+	for _, n := range plan.Nodes {
+		if err := l.nodes[n.Name].makeCgroup(l); err != nil {
+			return nil, err
+		}
+	}
+	// Starting a process takes longer than anything else here, so links are made beside it.
+	agents, actx := errgroup.WithContext(ctx)
+	agents.SetLimit(runtime.NumCPU())
+	wiring := make(chan error, 1)
+	go func() { wiring <- l.wire(ctx) }()
+	for _, n := range l.Plan.Nodes {
+		if n.Services {
+			agents.Go(func() error { return l.nodes[n.Name].startAgent(actx, l) })
+		}
+	}
+	if err := errors.Join(<-wiring, agents.Wait()); err != nil {
+		return nil, err
+	}
+	for _, t := range plan.Tunnels {
+		tunnel, err := l.addTunnel(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		l.tunnels[t.Name] = tunnel
+	}
+	return l, nil
+}
+
+func (l *Lab) makeNamespaces() error {
+	namespaces, err := netns.New(len(l.Plan.Nodes))
+	if err != nil {
+		return err
+	}
+	for i, n := range l.Plan.Nodes {
+		l.nodes[n.Name] = &Node{Plan: n, ns: namespaces[i]}
+		l.onDown("node "+n.Name, func(context.Context) error { return namespaces[i].Close() })
+	}
+	return nil
+}
+
+// wire makes the links and gives the nodes their addresses and routes.
+func (l *Lab) wire(ctx context.Context) error {
+	for _, p := range l.Plan.Links {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		link, err := links.Make(p, l.nodes[p.A.Node].ns, l.nodes[p.B.Node].ns, l.Shaper)
+		if err != nil {
+			return err
+		}
+		l.links[p.Name] = link
+		l.onDown("link "+p.Name, func(context.Context) error { return link.Close() })
+	}
+	g := errgroup.Group{}
+	g.SetLimit(runtime.NumCPU())
+	for _, n := range l.Plan.Nodes {
+		g.Go(func() error { return nodes.Configure(l.nodes[n.Name].ns, n) })
+	}
+	return g.Wait()
+}
+
+func (l *Lab) onDown(name string, do func(context.Context) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.undo = append(l.undo, step{name, do})
+}
+
+// Down takes the lab down. It goes on after an error and reports all of them; a second call does nothing.
+func (l *Lab) Down(ctx context.Context) error {
+	l.mu.Lock()
+	undo := l.undo
+	l.undo = nil
+	l.mu.Unlock()
+	var errs []error
+	for _, s := range slices.Backward(undo) {
+		if err := s.do(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Lab) warn(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Warnings = append(l.Warnings, text)
+}
+
+// Events calls f, from several goroutines, with every event of the lab's tunnels from now on, until ctx ends.
+func (l *Lab) Events(ctx context.Context, f func(agent.Event)) error {
+	for _, n := range l.nodes {
+		if n.agent == nil {
+			continue
+		}
+		if err := n.agent.Events(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Advance moves the clock of a lab that was made with Options.ManualClock.
+func (l *Lab) Advance(ctx context.Context, d time.Duration) error {
+	for _, n := range l.Plan.Nodes {
+		if a := l.nodes[n.Name].agent; a != nil {
+			if err := a.Advance(ctx, d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Node is a node by its name; nil if the plan has none of that name.
+func (l *Lab) Node(name string) *Node { return l.nodes[name] }
+
+// Tunnel is a tunnel by its name; nil if the plan has none of that name.
+func (l *Lab) Tunnel(name string) *Tunnel { return l.tunnels[name] }

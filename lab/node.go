@@ -1,0 +1,134 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"pqlab/agent"
+	"pqlab/internal/netns"
+	"pqlab/nodes"
+	"pqlab/topology"
+)
+
+// stopTimeout is how long an agent may take to remove its tunnels before it is killed.
+const stopTimeout = 3 * time.Second
+
+// Node is a machine of the lab.
+type Node struct {
+	Plan topology.PlannedNode
+
+	ns      *netns.Namespace
+	cgroup  *nodes.Cgroup  // nil without a profile, or where the machine has none
+	process *nodes.Process // the agent; nil without services
+	agent   *agent.Client
+	hello   agent.Greeting
+}
+
+// Namespace is the node's network. The lab owns it.
+func (n *Node) Namespace() *netns.Namespace { return n.ns }
+
+// Agent speaks to the node's agent; nil if the plan gives the node no services.
+func (n *Node) Agent() *agent.Client { return n.agent }
+
+// startAgent runs an agent in the node and waits until it serves.
+func (n *Node) startAgent(ctx context.Context, l *Lab) error {
+	client, socket, err := agent.Connect(n.Plan.Name)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	stderr, log, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("node %s: %w", n.Plan.Name, err)
+	}
+	defer log.Close()
+	process, err := nodes.Start(n.ns, n.cgroup, nodes.Command{
+		Path: "/proc/self/exe",
+		Args: agent.Config{
+			Node: n.Plan.Name, ManualClock: l.options.ManualClock, Reveal: l.options.Reveal, Port: l.options.Port,
+		}.Args(),
+		Files: []*os.File{socket}, Stderr: log,
+	})
+	if err != nil {
+		stderr.Close()
+		return errors.Join(fmt.Errorf("node %s: starting its agent: %w", n.Plan.Name, err), client.Close())
+	}
+	n.process, n.agent = process, client
+	go prefixLines(l.options.Log, n.Plan.Name, stderr)
+	l.onDown("agent of "+n.Plan.Name, n.stopAgent)
+	if n.hello, err = client.Hello(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
+// stopAgent closes the control socket, which ends the agent, and kills it if that takes too long.
+func (n *Node) stopAgent(ctx context.Context) error {
+	errClose := n.agent.Close()
+	select {
+	case <-n.process.Done():
+	case <-time.After(stopTimeout):
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return errors.Join(errClose, n.process.Stop(ctx))
+}
+
+// prefixLines copies what a node writes, line by line so that nodes do not mix.
+func prefixLines(to io.Writer, node string, from io.ReadCloser) {
+	defer from.Close()
+	if to == nil {
+		io.Copy(io.Discard, from)
+		return
+	}
+	for lines := bufio.NewScanner(from); lines.Scan(); {
+		fmt.Fprintf(to, "%s: %s\n", node, lines.Text())
+	}
+}
+
+// makeCgroup caps the node's CPU as its profile says. Where the machine offers no cgroups the lab goes on without and
+// says so.
+func (n *Node) makeCgroup(l *Lab) error {
+	if n.Plan.Profile == "" {
+		return nil
+	}
+	profile, err := nodes.ProfileByName(n.Plan.Profile)
+	if err != nil {
+		return fmt.Errorf("node %s: %w", n.Plan.Name, err)
+	}
+	cgroup, err := nodes.NewCgroup(l.Plan.Name, n.Plan.Name, profile, l.journal)
+	if errors.Is(err, nodes.ErrNoCgroup) {
+		l.warn(fmt.Sprintf("node %s: its profile %s caps nothing: %v", n.Plan.Name, profile.Name, err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n.cgroup = cgroup
+	l.onDown("cgroup of "+n.Plan.Name, func(context.Context) error { return cgroup.Remove() })
+	return nil
+}
+
+// CPU is what the node's processes have used: all of them where it has a cgroup, else its agent.
+func (n *Node) CPU(ctx context.Context) (time.Duration, error) {
+	switch {
+	case n.cgroup != nil:
+		c, err := n.cgroup.CPU()
+		return c.User + c.System, err
+	case n.agent != nil:
+		u, err := n.agent.Usage(ctx)
+		return u.CPU, err
+	}
+	return 0, nil
+}
+
+// Start runs a command in the node. It dies with the lab.
+func (n *Node) Start(c nodes.Command) (*nodes.Process, error) {
+	return nodes.Start(n.ns, n.cgroup, c)
+}

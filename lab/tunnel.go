@@ -1,0 +1,116 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/ipsec/keying"
+	"pqlab/topology"
+)
+
+// Tunnel is a tunnel of the lab with both its ends.
+type Tunnel struct {
+	Plan topology.PlannedTunnel
+	lab  *Lab
+	a, b *Node
+}
+
+// End is one end of a tunnel: the node it is at.
+func (t *Tunnel) End(node string) (*Node, error) {
+	switch node {
+	case t.a.Plan.Name:
+		return t.a, nil
+	case t.b.Plan.Name:
+		return t.b, nil
+	}
+	return nil, fmt.Errorf("tunnel %s does not end at %s but at %s and %s", t.Plan.Name, node, t.a.Plan.Name, t.b.Plan.Name)
+}
+
+// addTunnel installs a tunnel's policy at both ends and makes the ends know each other.
+func (l *Lab) addTunnel(ctx context.Context, p topology.PlannedTunnel) (*Tunnel, error) {
+	t := &Tunnel{Plan: p, lab: l, a: l.nodes[p.A.Node], b: l.nodes[p.B.Node]}
+	ofA, err := t.a.agent.AddTunnel(ctx, t.spec(p.A, p.B, p))
+	if err != nil {
+		return nil, err
+	}
+	ofB, err := t.b.agent.AddTunnel(ctx, t.spec(p.B, p.A, p))
+	if err != nil {
+		return nil, err
+	}
+	var ca []byte
+	if p.CA != "" {
+		if ca, err = os.ReadFile(p.CA); err != nil {
+			return nil, fmt.Errorf("tunnel %s: %w", p.Name, err)
+		}
+	}
+	if err := t.a.agent.Trust(ctx, trust(p, t.b, ofB, ca)); err != nil {
+		return nil, err
+	}
+	return t, t.b.agent.Trust(ctx, trust(p, t.a, ofA, ca))
+}
+
+func trust(p topology.PlannedTunnel, peer *Node, id agent.Identity, ca []byte) agent.Trust {
+	t := agent.Trust{Tunnel: p.Name, SigningKey: id.SigningKey, CA: ca}
+	if ca != nil {
+		t.Name = peer.Plan.Name
+	} else {
+		t.Pin = peer.hello.Pin
+	}
+	return t
+}
+
+func (t *Tunnel) spec(local, remote topology.TunnelEnd, p topology.PlannedTunnel) agent.Tunnel {
+	src, dst := p.OuterA, p.OuterB
+	if local.Node != p.A.Node {
+		src, dst = dst, src
+	}
+	encapsulation := ipsec.UDP
+	if p.Encapsulation == "esp" {
+		encapsulation = ipsec.ESP
+	}
+	return agent.Tunnel{
+		Policy: ipsec.Policy{
+			Tunnel: p.Name, Local: local.Subnets, Remote: remote.Subnets, Src: src, Dst: dst,
+			Encapsulation: encapsulation, PathMTU: p.MTU,
+		},
+		Limits: ipsec.Limits{Time: p.Rekey.Time, Blocks: p.Rekey.Blocks, Bytes: p.Rekey.Bytes, Packets: p.Rekey.Packets},
+		Seed:   t.lab.Plan.Seed,
+		Suite:  p.Suite, Combiner: p.Combiner, Pinned: p.Identity == "pinned", Mutual: p.Mutual,
+		TLSGroups: p.TLSGroups, Deadline: p.Deadline,
+	}
+}
+
+// Establish keys the tunnel. It returns when traffic flows under new keys in both directions.
+func (t *Tunnel) Establish(ctx context.Context) (keying.Report, error) {
+	return t.a.agent.Establish(ctx, t.Plan.Name)
+}
+
+// Rekey replaces the tunnel's keys by an exchange that the given end begins.
+func (t *Tunnel) Rekey(ctx context.Context, from string) (keying.Report, error) {
+	end, err := t.End(from)
+	if err != nil {
+		return keying.Report{}, err
+	}
+	return end.agent.Rekey(ctx, t.Plan.Name)
+}
+
+// State of the tunnel at one of its ends.
+func (t *Tunnel) State(ctx context.Context, at string) (agent.TunnelState, error) {
+	end, err := t.End(at)
+	if err != nil {
+		return agent.TunnelState{}, err
+	}
+	return end.agent.TunnelState(ctx, t.Plan.Name)
+}
+
+// Secrets of the tunnel's latest exchange at one of its ends, in a lab that was made with Options.Reveal.
+func (t *Tunnel) Secrets(ctx context.Context, at string) (agent.Secrets, error) {
+	end, err := t.End(at)
+	if err != nil {
+		return agent.Secrets{}, err
+	}
+	return end.agent.Secrets(ctx, t.Plan.Name)
+}
