@@ -18,8 +18,8 @@ type exchange struct {
 	proposal  Proposal  // of the initiator
 	cancel    context.CancelFunc
 
-	installed bool // our inbound SA stands; the initiator's outbound one is in use too
-	out       SA   // the responder's outbound SA, until done arrives
+	installed bool       // our inbound SA stands; the initiator's outbound one is in use too
+	out       func() *SA // the responder's outbound SA, until done arrives; a function, for fmt looks into all else
 	old       SPIPair
 	replaced  Usage
 	next      Trigger // a limit that the new SAs reached before the exchange was over
@@ -132,7 +132,9 @@ func (r *Response) Finish(err error) error {
 		return nil
 	}
 	t.exchange = nil
-	defer x.out.Wipe()
+	if x.out != nil {
+		defer x.out().Wipe()
+	}
 	if err = t.finishResponse(x, err); err != nil {
 		return fmt.Errorf("tunnel %s: %w", t.name, err)
 	}
@@ -179,7 +181,8 @@ func (t *Tunnel) installInbound(x *exchange, k *Keys) error {
 		return err
 	}
 	x.installed = true
-	x.out = k.Out
+	out := k.Out
+	x.out = func() *SA { return &out }
 	return nil
 }
 
@@ -192,7 +195,7 @@ func (t *Tunnel) finishResponse(x *exchange, err error) error {
 	case !x.installed:
 		err = errors.New("key exchange ended without keys")
 	default:
-		err = t.set.dataplane.SetOutbound(t.name, t.limited(x.out, t.limits))
+		err = t.set.dataplane.SetOutbound(t.name, t.limited(*x.out(), t.limits))
 	}
 	if err == nil {
 		t.switched(x)

@@ -51,7 +51,7 @@ func (l Limits) hard() Limits {
 // it both ends would begin at every limit, and one of the two exchanges would be for nothing.
 func (l Limits) late() Limits {
 	l.Time += l.Time / 8
-	l.Blocks, l.Bytes, l.Packets = plus(l.Blocks, l.Blocks/8), plus(l.Bytes, l.Bytes/8), plus(l.Packets, l.Packets/8)
+	l.Blocks, l.Bytes, l.Packets = plusEighth(l.Blocks), plusEighth(l.Bytes), plusEighth(l.Packets)
 	return l
 }
 
@@ -68,8 +68,13 @@ func times(a, b uint64) uint64 {
 	return 1<<64 - 1
 }
 
-func plus(a, b uint64) uint64 {
-	if sum, carry := bits.Add64(a, b, 0); carry == 0 {
+// plusEighth rounds up, so that later is later.
+func plusEighth(a uint64) uint64 {
+	eighth := a / 8
+	if a%8 != 0 {
+		eighth++
+	}
+	if sum, carry := bits.Add64(a, eighth, 0); carry == 0 {
 		return sum
 	}
 	return 1<<64 - 1
