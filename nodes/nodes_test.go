@@ -244,7 +244,6 @@ func TestBridgeForwardsFromTheFirstFrame(t *testing.T) {
 
 func TestConfigureNamesWhatFailed(t *testing.T) {
 	t.Parallel()
-	nss := spaces(t, 1)
 	for name, tt := range map[string]struct {
 		node topology.PlannedNode
 		want error
@@ -254,10 +253,11 @@ func TestConfigureNamesWhatFailed(t *testing.T) {
 			{Name: "lo", Addresses: prefixes("10.0.0.1/32", "10.0.0.1/32")},
 		}}, unix.EEXIST},
 	} {
-		if err := Configure(nss[0], tt.node); !errors.Is(err, tt.want) {
+		if err := Configure(spaces(t, 1)[0], tt.node); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	nss := spaces(t, 1)
 	if err := Configure(nss[0], topology.PlannedNode{Interfaces: []topology.Interface{{Name: "eth9"}}}); err == nil {
 		t.Error("a missing interface is no error")
 	}
