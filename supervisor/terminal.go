@@ -13,12 +13,9 @@ import (
 	"golang.org/x/term"
 )
 
-// The end of the output shows when nobody has the terminal open any more. If a process that the command left behind
-// keeps it open, the output is over when it has been silent for drainQuiet, or after drainLimit.
-const (
-	drainQuiet = 100 * time.Millisecond
-	drainLimit = time.Second
-)
+// drainQuiet is how long a terminal must be silent for its output to be over if its end does not show. The kernel shows
+// it when the session's leader ends, unless the lab has given the command no session.
+const drainQuiet = time.Second
 
 // terminal is a pseudo-terminal for a command, joined to the user's own. A command cannot use the user's: it is in
 // another session, so that job control and Ctrl-C would not reach it.
@@ -145,7 +142,6 @@ func (t *terminal) typing(in, woken int) {
 // print copies what the command prints until nobody has its terminal open any more, or out fails.
 func (t *terminal) print(out *os.File) {
 	defer close(t.output)
-	limit := sync.OnceValue(func() time.Time { return time.Now().Add(drainLimit) })
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := t.master.Read(buf)
@@ -159,9 +155,7 @@ func (t *terminal) print(out *os.File) {
 		}
 		select {
 		case <-t.ended:
-			if quiet := time.Now().Add(drainQuiet); quiet.Before(limit()) {
-				t.master.SetReadDeadline(quiet)
-			}
+			t.master.SetReadDeadline(time.Now().Add(drainQuiet))
 		default:
 		}
 	}
@@ -169,8 +163,8 @@ func (t *terminal) print(out *os.File) {
 
 // drain waits for the rest of the output of a command that has ended.
 func (t *terminal) drain() {
-	t.master.SetReadDeadline(time.Now().Add(drainQuiet))
 	close(t.ended)
+	t.master.SetReadDeadline(time.Now().Add(drainQuiet))
 	<-t.output
 }
 

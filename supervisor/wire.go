@@ -174,7 +174,9 @@ func send(c *net.UnixConn, v any, limit int, files ...*os.File) error {
 		if err != nil {
 			return err
 		}
-		frame = frame[n:]
+		if frame = frame[n:]; len(frame) == 0 {
+			return nil // writing nothing fails when the other side has answered and closed already
+		}
 	}
 	_, err = c.Write(frame)
 	return err
