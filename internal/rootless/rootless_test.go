@@ -3,6 +3,7 @@ package rootless
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,7 +130,9 @@ func onThread(f func() error) error {
 // command runs this test binary as an ordinary user.
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), helper+"="+name, "GORACE=atexit_sleep_ms=0") // or each would end a second late
 	cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -1,0 +1,93 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrForeign is of a path that cannot be pqlab's.
+var ErrForeign = errors.New("it cannot be pqlab's")
+
+// cgroupDeadline is how long RemoveCgroup waits for killed processes to be gone.
+const cgroupDeadline = 5 * time.Second
+
+// RemoveCgroup kills what runs in the cgroup whose directory is path and removes it. The cgroups inside it must have been
+// removed before; in cgroup v1 a group has a path in each hierarchy, each to be removed.
+//
+// It refuses, with ErrForeign, a path that is not in a cgroup file system, and one that is neither named pqlab-… nor
+// inside a group so named. A group that does not exist is no error.
+func RemoveCgroup(path string) error {
+	// A hierarchy may be mounted at a link's target (cpu → cpu,cpuacct); there are no links inside one.
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	if !filepath.IsAbs(real) || !slices.ContainsFunc(strings.Split(real, "/"), func(s string) bool { return strings.HasPrefix(s, "pqlab-") }) {
+		return fmt.Errorf("remove cgroup %s: no part of it is named pqlab-…: %w", path, ErrForeign)
+	}
+	var stat unix.Statfs_t
+	switch err := unix.Statfs(real, &stat); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("remove cgroup %s: %w", path, err)
+	}
+	if stat.Type != unix.CGROUP_SUPER_MAGIC && stat.Type != unix.CGROUP2_SUPER_MAGIC {
+		return fmt.Errorf("remove cgroup %s: not in a cgroup file system: %w", path, ErrForeign)
+	}
+
+	deadline := time.Now().Add(cgroupDeadline)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if err := emptyCgroup(real); err != nil {
+			return fmt.Errorf("remove cgroup %s: %w", path, err)
+		}
+		// Not os.Remove, which would say ENOTDIR of a file where rmdir says EBUSY of a group in use.
+		err := unix.Rmdir(real)
+		if err == nil || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return fmt.Errorf("remove cgroup %s: %w", path, err)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// emptyCgroup kills every process in the group but this one, which it moves to the group above.
+func emptyCgroup(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil // it has just been removed
+	}
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(line)
+		switch {
+		case err != nil:
+			return fmt.Errorf("process %q in cgroup.procs: %w", line, err)
+		case pid == os.Getpid():
+			if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.procs"), []byte("0"), 0); err != nil {
+				return err
+			}
+		case pid > 0: // 0 is one of another process namespace
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("kill process %d: %w", pid, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"pqlab/internal/inherit"
+)
+
+// sweeperName is the argv[0] by which a process knows that it is a sweeper. Its arguments are the journal's directory
+// and name; its standard input is a pipe that nobody but the owner can write to.
+const sweeperName = "pqlab-sweeper"
+
+// patience is how long a sweeper waits for the lock of an owner that has closed its pipe by dying.
+const patience = 10 * time.Second
+
+// SweeperMain makes this process a sweeper, if it was started as one, and then does not return. Otherwise it returns at
+// once. Call it before anything else in main or TestMain of a program that keeps a journal. The kind "cgroup" is undone
+// by RemoveCgroup, others as extra says.
+func SweeperMain(extra ...Undo) {
+	if os.Args[0] != sweeperName || len(os.Args) != 3 {
+		return
+	}
+	undo := Undo{"cgroup": RemoveCgroup}
+	for _, u := range extra {
+		maps.Copy(undo, u)
+	}
+	if err := sweep(os.Args[1], os.Args[2], undo); err != nil {
+		os.Exit(1) // nobody hears it; the journal stays, and Repair says so
+	}
+	os.Exit(0)
+}
+
+// sweep waits until the owner has closed its pipe, by Close or by dying, and works off what it has left.
+func sweep(dir, name string, undo Undo) error {
+	// Whoever ends the owner with one of these does so to have it clean up.
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE)
+	if title, err := unix.BytePtrFromString(sweeperName); err == nil {
+		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(title)), 0, 0, 0)
+	}
+	debug.FreeOSMemory() // what the program's packages took for a start that is not to come
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+
+	o, ok := parseOwner(name)
+	if !ok {
+		return fmt.Errorf("journal %q: not the name of one", name)
+	}
+	root, err := openDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer removeDir(dir)
+	defer root.Close()
+	return new(Report).repair(root, o, o.boot, undo, patience)
+}
+
+// sweeper is the owner's side of one.
+type sweeper struct {
+	process *os.Process
+	pipe    *os.File // closing it sets the sweeper to work
+}
+
+// startSweeper starts a sweeper for the journal of that name.
+func startSweeper(dir, name string) (*sweeper, error) {
+	type result struct {
+		s   *sweeper
+		err error
+	}
+	c := make(chan result)
+	// Not on the caller's thread: that may be inside a node's network namespace, which the sweeper would keep alive.
+	go func() {
+		s, err := forkSweeper(dir, name)
+		c <- result{s, err}
+	}()
+	r := <-c
+	if r.err != nil {
+		return nil, fmt.Errorf("start the process that cleans up after a crash: %w", r.err)
+	}
+	return r.s, nil
+}
+
+func forkSweeper(dir, name string) (*sweeper, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	defer null.Close()
+	files, err := inherit.Only(r.Fd(), null.Fd(), null.Fd())
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{sweeperName, dir, name}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   sweeperEnv(os.Environ()),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setsid: true}, // what is sent to the owner's process group or terminal does not reach it
+	})
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	return &sweeper{process, w}, nil
+}
+
+// sweeperEnv keeps of the environment what says whose process it is.
+func sweeperEnv(environ []string) []string {
+	env := []string{"GOMAXPROCS=1"}
+	for _, v := range environ {
+		if strings.HasPrefix(v, "PQLAB_OWNER=") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// stop sets the sweeper to work and waits until it has ended.
+func (s *sweeper) stop() {
+	s.pipe.Close()
+	s.process.Wait()
+}
