@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -17,8 +19,8 @@ import (
 )
 
 // Configure makes ns the planned node: MTU, addresses, routes and forwarding; or the bridge of an access point or
-// switch. The interfaces of its links must be there. Addresses work at once: none waits for duplicate address
-// detection. On error the node is half configured; the caller gives ns up.
+// switch. The links that end in it must have been made. When it returns the node's addresses answer: none waits for
+// duplicate address detection, and no first packet is lost. On error the node is half configured; the caller gives ns up.
 func Configure(ns *netns.Namespace, node topology.PlannedNode) error {
 	h, err := ns.Netlink()
 	if err != nil {
@@ -101,6 +103,9 @@ func route(ns *netns.Namespace, h *netlink.Handle, node topology.PlannedNode) er
 			}
 		}
 	}
+	if err := answering(ns, node.Interfaces); err != nil {
+		return err
+	}
 	for _, r := range node.Routes {
 		planned := &netlink.Route{Dst: ipNet(r.Dst.Masked()), Gw: r.Via.AsSlice(), Src: r.Src.AsSlice()}
 		if err := h.RouteAdd(planned); err != nil {
@@ -110,9 +115,13 @@ func route(ns *netns.Namespace, h *netlink.Handle, node topology.PlannedNode) er
 	return nil
 }
 
-// openInterface finds a planned interface and gives it its MTU.
-func openInterface(h *netlink.Handle, i topology.Interface) (netlink.Link, error) {
-	l, err := h.LinkByName(i.Name)
+// openInterface finds a planned interface, waits until it sends, and gives it its MTU.
+func openInterface(h *netlink.Handle, i topology.Interface) (l netlink.Link, err error) {
+	// The kernel notices by itself, but some time later, that the far end has come up, and drops packets until then.
+	err = settle(func() (bool, error) {
+		l, err = h.LinkByName(i.Name)
+		return err == nil && (l.Attrs().OperState == netlink.OperUp || l.Attrs().OperState == netlink.OperUnknown), err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", i.Name, err)
 	}
@@ -122,6 +131,60 @@ func openInterface(h *netlink.Handle, i topology.Interface) (netlink.Link, error
 		}
 	}
 	return l, nil
+}
+
+// settled is how long the kernel may take to do what it does in the background. It takes less than a millisecond.
+const settled = 2 * time.Second
+
+// errUnsettled says that it took longer.
+var errUnsettled = errors.New("is not ready after " + settled.String())
+
+// settle waits until ready, and gives up when that fails.
+func settle(ready func() (bool, error)) error {
+	pause := 50 * time.Microsecond
+	for deadline := time.Now().Add(settled); ; time.Sleep(pause) {
+		ok, err := ready()
+		if ok || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errUnsettled
+		}
+		pause = min(2*pause, 5*time.Millisecond)
+	}
+}
+
+// answering waits until the node answers neighbours that ask for its IPv6 addresses: the kernel joins the groups in
+// which they ask (RFC 4291 section 2.7.1) some time after it has taken the address, and a question missed is repeated
+// after a second only.
+func answering(ns *netns.Namespace, interfaces []topology.Interface) error {
+	type membership struct{ name, group string }
+	var want []membership
+	for _, i := range interfaces {
+		for _, a := range i.Addresses {
+			if b := a.Addr().As16(); a.Addr().Is6() && i.Name != "lo" {
+				want = append(want, membership{i.Name, fmt.Sprintf("ff0200000000000000000001ff%x", b[13:])})
+			}
+		}
+	}
+	if want == nil {
+		return nil
+	}
+	return ns.Do(func() error {
+		return settle(func() (bool, error) {
+			table, err := os.ReadFile("/proc/thread-self/net/igmp6")
+			if err != nil {
+				return false, err
+			}
+			have := map[membership]bool{}
+			for line := range strings.Lines(string(table)) {
+				if f := strings.Fields(line); len(f) > 2 {
+					have[membership{f[1], f[2]}] = true
+				}
+			}
+			return !slices.ContainsFunc(want, func(m membership) bool { return !have[m] }), nil
+		})
+	})
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
