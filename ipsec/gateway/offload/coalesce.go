@@ -25,6 +25,7 @@ type Coalescer struct {
 	rest   []rest
 	slots  [256]int32 // index+1 in groups of the open group of the flows with that hash
 	pieces [][]byte
+	header Header // lies here so that a call through Writer allocates nothing
 }
 
 // group is a super-packet to be.
@@ -183,15 +184,15 @@ func (c *Coalescer) append(g, n *group) {
 func (c *Coalescer) Flush(w Writer) (lost int, err error) {
 	for i := range c.groups {
 		g := &c.groups[i]
-		var h Header
+		c.header = Header{}
 		if g.count > 1 {
-			h = g.join()
+			c.header = g.join()
 		}
 		c.pieces = append(c.pieces[:0], g.head)
 		for at := g.first; at != 0; at = c.rest[at-1].next {
 			c.pieces = append(c.pieces, c.rest[at-1].payload)
 		}
-		if e := w.Write(&h, c.pieces); e != nil {
+		if e := w.Write(&c.header, c.pieces); e != nil {
 			lost += g.count
 			if err == nil {
 				err = e
