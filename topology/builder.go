@@ -191,7 +191,8 @@ func (b *Builder) finish() (*Topology, *Plan, error) {
 		joins := func(l Link) bool {
 			return l.Kind == PCIe && (l.A.Node == n.Name && l.B.Node == n.Host || l.B.Node == n.Name && l.A.Node == n.Host)
 		}
-		if n.Kind == DPU && n.Host != "" && !slices.ContainsFunc(t.Links, joins) {
+		known := slices.ContainsFunc(t.Nodes, func(h Node) bool { return h.Name == n.Host })
+		if n.Kind == DPU && known && !slices.ContainsFunc(t.Links, joins) {
 			t.Links = append(t.Links, Link{Kind: PCIe, A: End{Node: n.Host}, B: End{Node: n.Name}})
 		}
 	}

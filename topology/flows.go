@@ -127,7 +127,7 @@ func innerMTU(mtu int, encapsulation, family string) int {
 // checkFlows copies the flows with their defaults and checks each alone.
 func (p *planner) checkFlows() {
 	p.flows = make([]PlannedFlow, len(p.t.Traffic))
-	names := unique{}
+	names := newUnique()
 	for i, f := range p.t.Traffic {
 		if f.Name != "" {
 			names.claim(p, fmt.Sprintf("traffic[%d].name", i), "flow", f.Name, i)

@@ -13,7 +13,7 @@ import (
 func (p *planner) checkLinks() {
 	p.links = make([]Link, len(p.t.Links))
 	p.ends = make([][2]int, len(p.t.Links))
-	names := unique{}
+	names := newUnique()
 	copy(p.links, p.t.Links)
 	for i := range p.links {
 		if p.links[i].Name != "" {
@@ -49,11 +49,8 @@ func (p *planner) checkLinks() {
 			p.breaks(BadStructure, fmt.Sprintf("links[%d].b.node", i), "%s: both ends are at node %s; a link joins two nodes", what, l.A.Node)
 		}
 		p.checkNumbers(i, what)
-		if p.broken {
-			continue
-		}
 		if l.Name == "" {
-			l.Name = names.name(l.A.Node+"-"+l.B.Node, i)
+			l.Name = names.name(clip(l.A.Node)+"-"+clip(l.B.Node), i)
 		}
 		l.Seed = cmp.Or(l.Seed, seedOf(cmp.Or(p.t.Seed, 1), l.Name))
 	}
@@ -153,11 +150,12 @@ func (p *planner) addInterfaces() {
 // checkOwnership sees that each DPU sits in a host and is joined to it by PCIe, and that PCIe joins nothing else.
 func (p *planner) checkOwnership() {
 	joined := map[[2]int]bool{}
+	whole := !p.broken
 	for i, l := range p.links {
-		if l.Kind != PCIe {
+		a, b := p.ends[i][0], p.ends[i][1]
+		if l.Kind != PCIe || a < 0 || b < 0 || a == b {
 			continue
 		}
-		a, b := p.ends[i][0], p.ends[i][1]
 		host, dpu := a, b
 		if p.nodes[host].Kind == DPU {
 			host, dpu = dpu, host
@@ -189,7 +187,7 @@ func (p *planner) checkOwnership() {
 			p.breaks(BadStructure, element, "dpu %s: its hosts form a loop; a dpu is in a node of kind host", n.Name)
 		case p.nodes[host].Kind != Host:
 			p.breaks(BadStructure, element, "dpu %s: %s is a %s; a dpu is in a node of kind host", n.Name, n.Host, p.nodes[host].Kind)
-		case !joined[[2]int{host, i}]:
+		case whole && !joined[[2]int{host, i}]:
 			p.breaks(Missing, fmt.Sprintf("nodes[%d]", i), "dpu %s: has no pcie link to its host %s", n.Name, n.Host)
 		}
 	}

@@ -5,13 +5,14 @@ import "net/netip"
 // Plan is a Topology made concrete: every name, address, route, MTU and default that the author left out is there.
 // It is valid: lab makes it real without further checks of its text.
 type Plan struct {
-	Name    string
-	Seed    uint64
-	Nodes   []PlannedNode
-	Links   []PlannedLink
-	Tunnels []PlannedTunnel
-	Traffic []PlannedFlow
-	Notes   []string // where the plan gives less than the author asked for, for people
+	Name        string
+	Description string
+	Seed        uint64
+	Nodes       []PlannedNode
+	Links       []PlannedLink
+	Tunnels     []PlannedTunnel
+	Traffic     []PlannedFlow
+	Notes       []string // where the plan gives less than the author asked for, for people
 }
 
 // PlannedNode is a node with its interfaces and routes.

@@ -113,10 +113,10 @@ func (p *planner) run() {
 	p.checkLinks()
 	p.checkTunnels()
 	p.checkFlows()
+	p.checkOwnership()
 	if p.broken {
 		return
 	}
-	p.checkOwnership()
 	p.makeSegments()
 	if p.broken {
 		return
@@ -260,28 +260,36 @@ func (p *planner) nodeNames() []string {
 	return names
 }
 
-// unique makes names unique: given ones are checked against each other, empty ones are left for unique.name.
-type unique map[string]int
+// unique holds the names of links, tunnels or flows: given ones are claimed first, then name fills in the others.
+type unique struct {
+	taken map[string]int // by whom
+	last  map[string]int // number last given to a base
+}
+
+func newUnique() unique { return unique{map[string]int{}, map[string]int{}} }
 
 func (u unique) claim(p *planner, element, what, name string, i int) {
 	if why := checkName(name); why != "" {
 		p.add(BadValue, element, "%s name %s %s", what, quote(name), why)
-	} else if first, ok := u[name]; ok {
+	} else if first, ok := u.taken[name]; ok {
 		p.add(Duplicate, element, "%s %s: name is taken by %s number %d; names are unique", what, name, what, first+1)
 	} else {
-		u[name] = i
+		u.taken[name] = i
 	}
 }
 
 // name returns base, or base-2, base-3 … if it is taken, and takes it.
 func (u unique) name(base string, i int) string {
-	name := base
-	for n := 2; ; n++ {
-		if _, taken := u[name]; !taken {
-			u[name] = i
+	for {
+		u.last[base]++
+		name := base
+		if n := u.last[base]; n > 1 {
+			name = fmt.Sprintf("%s-%d", base, n)
+		}
+		if _, taken := u.taken[name]; !taken {
+			u.taken[name] = i
 			return name
 		}
-		name = fmt.Sprintf("%s-%d", base, n)
 	}
 }
 
@@ -313,7 +321,7 @@ func fibreDelay(metres float64) time.Duration {
 
 // plan assembles the result. Nothing in it is shared with the Topology.
 func (p *planner) plan() *Plan {
-	plan := &Plan{Name: p.t.Name, Seed: cmp.Or(p.t.Seed, 1), Nodes: make([]PlannedNode, len(p.nodes)), Links: make([]PlannedLink, len(p.links)), Notes: p.notes}
+	plan := &Plan{Name: p.t.Name, Description: p.t.Description, Seed: cmp.Or(p.t.Seed, 1), Nodes: make([]PlannedNode, len(p.nodes)), Links: make([]PlannedLink, len(p.links)), Notes: p.notes}
 	for i := range p.nodes {
 		n := &p.nodes[i]
 		planned := PlannedNode{Node: n.Node, Bridge: n.bridge(), Forward: n.Kind == DPU, Services: n.service}

@@ -34,7 +34,7 @@ type tunnel struct {
 // checkTunnels copies the tunnels with their defaults and checks each alone.
 func (p *planner) checkTunnels() {
 	p.tunnels = make([]tunnel, len(p.t.Tunnels))
-	names := unique{}
+	names := newUnique()
 	for i := range p.t.Tunnels {
 		before := len(p.found)
 		t := &p.tunnels[i]

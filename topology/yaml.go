@@ -18,7 +18,7 @@ import (
 // Limits of a YAML file. The parser's time and memory grow with the square of depth and of the keys of one mapping, so
 // both are counted before it runs.
 const (
-	maxInput  = 4 << 20
+	maxInput  = 2 << 20
 	maxDepth  = 16
 	maxIndent = 200
 	maxKeys   = 256

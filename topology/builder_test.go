@@ -1,0 +1,138 @@
+package topology_test
+
+import (
+	"errors"
+	"reflect"
+	"runtime"
+	"testing"
+	"time"
+
+	"pqlab/topology"
+)
+
+// Every mistake of a sentence is reported, at the line of its call.
+func TestBuilderErrors(t *testing.T) {
+	t.Parallel()
+	_, _, line, _ := runtime.Caller(0)
+	_, err := topology.New("mistakes"). // line+1
+						Host("h1").
+						DPU("d1", topology.On("h2")).
+						Client("c", topology.Inner("10.0.0.1")).
+						Ethernet("h1", "c", topology.Loss(2)).
+						Ethernet("h1", "c", 0*topology.Gbit, topology.At("x", "eth0")).
+						Tunnel("t", "h1", "d3", topology.Suite("x+y"), topology.Protect("h7", "10.0.0.0/8")).
+						UDP("h1", "c", topology.Via("d1")).
+						Topology()
+	var errs topology.Errors
+	if !errors.As(err, &errs) {
+		t.Fatalf("got %v, want Errors", err)
+	}
+	type place struct {
+		line int
+		kind topology.ErrorKind
+	}
+	got := map[place]int{}
+	for _, e := range errs {
+		if e.File != "builder_test.go" {
+			t.Errorf("%v: file %q", e, e.File)
+		}
+		got[place{e.Line - line, e.Kind}]++
+	}
+	want := map[place]int{
+		{3, topology.UnknownName}: 1,
+		{4, topology.BadValue}:    1,
+		{5, topology.BadValue}:    1,
+		{6, topology.BadValue}:    2,
+		{7, topology.UnknownName}: 1,
+		{7, topology.BadValue}:    2,
+		{8, topology.BadValue}:    1,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v\n%v", got, want, err)
+	}
+}
+
+// Every option sets its field.
+func TestBuilderOptions(t *testing.T) {
+	t.Parallel()
+	top, err := topology.New("all").Describe("all options").Seed(3).
+		Host("h1", topology.Profile("xeon"), topology.Inner("192.168.9.1/32")).
+		DPU("d1", topology.On("h1")).
+		Host("h2").
+		PCIe("h1", "d1", topology.MTU(4000)).
+		Fibre("d1", "h2", 10*topology.Gbit, topology.Name("f"), topology.Delay(time.Millisecond), topology.Jitter(time.Microsecond), topology.Loss(0.1),
+			topology.Length(5), topology.LinkSeed(9), topology.At("h2", "ens1", "10.3.0.1/24")).
+		Tunnel("t", "d1", "h2", topology.Suite("mldsa44+mlkem512"), topology.Combiner("hardened"), topology.Identity("pinned"), topology.Mutual(),
+			topology.OfferTLS("CurveP256"), topology.CA("ca.pem"), topology.Rekey(topology.Limits{Packets: 5000}), topology.Encapsulation("esp"),
+			topology.Dataplane("gateway"), topology.Family("ipv6"), topology.Deadline(time.Second), topology.Protect("h2", "10.3.0.1/32", "fd70:716c:6162:1::2/128")).
+		TCP("h1", "h2", topology.Via("d1"), topology.Name("relayed"), topology.For(time.Second)).
+		UDP("h1", "h2", topology.Mbit, topology.Streams(2), topology.FrameSize(500), topology.Family("ipv6")).
+		Topology()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := topology.Parse("x", []byte(`
+name: all
+description: all options
+seed: 3
+nodes:
+  - {name: h1, kind: host, profile: xeon, inner: [192.168.9.1/32]}
+  - {name: d1, kind: dpu, host: h1}
+  - {name: h2, kind: host}
+links:
+  - {kind: pcie, a: h1, b: d1, mtu: 4000}
+  - {name: f, kind: fibre, a: d1, b: {node: h2, interface: ens1, addresses: [10.3.0.1/24]}, rate: 10Gbit/s, delay: 1ms, jitter: 1us, loss: 10%, length: 5m, seed: 9}
+tunnels:
+  - name: t
+    a: d1
+    b: {node: h2, subnets: [10.3.0.1/32, "fd70:716c:6162:1::2/128"]}
+    suite: mldsa44+mlkem512
+    combiner: hardened
+    identity: pinned
+    mutual: true
+    tls_groups: [CurveP256]
+    ca: ca.pem
+    rekey: {packets: 5000}
+    encapsulation: esp
+    dataplane: gateway
+    family: ipv6
+    deadline: 1s
+traffic:
+  - {name: relayed, from: h1, to: h2, via: [d1], proto: tcp, duration: 1s}
+  - {from: h1, to: h2, proto: udp, rate: 1Mbit/s, streams: 2, frame_size: 500, family: ipv6}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(top, want) {
+		t.Errorf("got  %+v\nwant %+v", top, want)
+	}
+}
+
+// A DPU is joined to its host unless the author did that.
+func TestBuilderJoinsDPU(t *testing.T) {
+	t.Parallel()
+	b := topology.New("x").Host("h1").DPU("d1", topology.On("h1")).Host("h2").DPU("d2", topology.On("h2")).PCIe("d2", "h2")
+	for range 2 { // a builder may be finished twice
+		top, err := b.Topology()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(top.Links) != 2 || top.Links[0].A.Node != "d2" || top.Links[1].A.Node != "h1" {
+			t.Errorf("links %+v", top.Links)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	suites := topology.Suites()
+	if len(suites) != len(topology.Signatures())*len(topology.KEMs()) {
+		t.Errorf("%d suites", len(suites))
+	}
+	for _, s := range suites {
+		if _, err := topology.New("x").Host("a").Host("b").Ethernet("a", "b").Tunnel("t", "a", "b", topology.Suite(s)).Plan(); err != nil {
+			t.Error(err)
+		}
+	}
+}

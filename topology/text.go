@@ -1,0 +1,121 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Text describes the plan for a terminal.
+func (p *Plan) Text() string {
+	var b strings.Builder
+	fmt.Fprint(&b, p.Name)
+	if p.Description != "" {
+		fmt.Fprintf(&b, ": %s", p.Description)
+	}
+	fmt.Fprintf(&b, "\nseed %d\n", p.Seed)
+	table := func(head string, rows func(row func(cells ...any))) {
+		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "\n"+head)
+		rows(func(cells ...any) {
+			for i, c := range cells {
+				if i > 0 {
+					fmt.Fprint(w, "\t")
+				}
+				fmt.Fprint(w, c)
+			}
+			fmt.Fprintln(w)
+		})
+		w.Flush()
+	}
+	table("NODE\tKIND\tINTERFACE\tADDRESSES", func(row func(...any)) {
+		for _, n := range p.Nodes {
+			name, kind := n.Name, string(n.Kind)
+			if n.Profile != "" {
+				kind += " (" + n.Profile + ")"
+			}
+			for _, i := range n.Interfaces {
+				row(name, kind, i.Name, prefixes(i.Addresses))
+				name, kind = "", ""
+			}
+			if len(n.Interfaces) == 0 {
+				row(name, kind, "", "")
+			}
+		}
+	})
+	if len(p.Links) > 0 {
+		table("LINK\tKIND\tA\tB\tRATE\tMTU\tDELAY\tLOSS", func(row func(...any)) {
+			for _, l := range p.Links {
+				row(l.Name, l.Kind, l.A.Node+" "+l.A.Interface, l.B.Node+" "+l.B.Interface, rateText(l.Rate), l.MTU, delayText(l.Link), lossText(l.Loss))
+			}
+		})
+	}
+	if len(p.Tunnels) > 0 {
+		table("TUNNEL\tEND\tOUTER\tPROTECTS\tSUITE", func(row func(...any)) {
+			for _, t := range p.Tunnels {
+				row(t.Name, t.A.Node, t.OuterA, prefixes(t.A.Subnets), t.Suite)
+				row("", t.B.Node, t.OuterB, prefixes(t.B.Subnets), "over "+strings.Join(t.Links, " "))
+			}
+		})
+	}
+	if len(p.Traffic) > 0 {
+		table("TRAFFIC\tPROTO\tFROM\tTO\tRATE\tTHROUGH", func(row func(...any)) {
+			for _, f := range p.Traffic {
+				row(f.Name, f.Proto, f.From, way(f), rateText(f.Rate), through(f))
+			}
+		})
+	}
+	if len(p.Notes) > 0 {
+		fmt.Fprintf(&b, "\n%s\n", strings.Join(p.Notes, "\n"))
+	}
+	return b.String()
+}
+
+func prefixes(ps []netip.Prefix) string {
+	texts := make([]string, len(ps))
+	for i, p := range ps {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, " ")
+}
+
+func rateText(r Rate) string {
+	if r == 0 {
+		return "-"
+	}
+	return r.String()
+}
+
+func delayText(l Link) string {
+	s := "-"
+	if l.Delay > 0 {
+		s = l.Delay.Round(time.Microsecond / 10).String()
+	}
+	if l.Jitter > 0 {
+		s += " ±" + l.Jitter.String()
+	}
+	return s
+}
+
+func lossText(f float64) string {
+	if f == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.4g%%", 100*f)
+}
+
+func way(f PlannedFlow) string {
+	if len(f.Via) == 0 {
+		return f.To
+	}
+	return f.To + " via " + strings.Join(f.Via, ", ")
+}
+
+func through(f PlannedFlow) string {
+	if len(f.Tunnels) == 0 {
+		return "plaintext"
+	}
+	return strings.Join(f.Tunnels, ", ")
+}
