@@ -56,7 +56,7 @@ func rateUnit(most float64) unit {
 // timeUnit fits values up to most milliseconds.
 func timeUnit(most float64) unit {
 	switch {
-	case most >= 10e3:
+	case most >= 1e3:
 		return unit{"s", 1e3}
 	case most >= 1:
 		return unit{"ms", 1}
@@ -73,13 +73,16 @@ func micros(f float64) string { return millis(num(f) / 1e3) }
 // moment is a time after the start of the run.
 func moment(ms float64) string { return strconv.FormatFloat(num(ms)/1e3, 'f', 3, 64) + " s" }
 
-// count groups digits by thousands with a narrow space, which no locale takes for a decimal sign.
+// narrow is a space that no locale takes for a decimal sign.
+const narrow = '\u202f'
+
+// count groups digits by thousands.
 func count(n uint64) string {
 	s := strconv.FormatUint(n, 10)
 	var b strings.Builder
 	for i, c := range s {
 		if i > 0 && (len(s)-i)%3 == 0 {
-			b.WriteRune('\u202f')
+			b.WriteRune(narrow)
 		}
 		b.WriteRune(c)
 	}
@@ -101,7 +104,7 @@ func size(n uint64) string {
 // plain takes out what a terminal would obey instead of show.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
+		if !unicode.IsPrint(r) && r != narrow {
 			return '\uFFFD'
 		}
 		return r

@@ -32,6 +32,9 @@ type page struct {
 // figure is a number worth showing large.
 type figure struct{ Value, Name, Note string }
 
+// tableName bounds names in tables, in runes.
+const tableName = 48
+
 // fewRows are shown at once; a longer list opens on demand.
 const fewRows = 12
 
@@ -40,7 +43,7 @@ const fewRows = 12
 func (r Result) WriteHTML(w io.Writer) error {
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"rate": rate, "ms": millis, "us": micros, "at": moment, "count": count, "size": size, "join": strings.Join,
-		"drops": dropsText, "few": func(n int) bool { return n <= fewRows }, "plain": plain, "inc": func(i int) int { return i + 1 },
+		"drops": dropsText, "few": func(n int) bool { return n <= fewRows }, "plain": plain, "short": func(s string) string { return shorten(plain(s), tableName) }, "inc": func(i int) int { return i + 1 },
 		"spi": func(n uint32) string { return fmt.Sprintf("0x%08x", n) },
 	}).Parse(pageText)
 	if err != nil {

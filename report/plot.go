@@ -24,6 +24,7 @@ const (
 	plotSeries   = 12   // more are drawn as one
 	plotPoints   = 900  // about one a pixel
 	rekeyLabels  = 12   // more are not labelled
+	denseRekeys  = 30   // more are drawn faintly
 	rekeySpacing = 70.0 // pixels that a label needs
 )
 
@@ -68,6 +69,9 @@ func ticks(most float64, n int) []float64 {
 
 // label prints a tick with as many decimals as its neighbours need.
 func label(v, step float64) string {
+	if v >= 1e6 {
+		return strconv.FormatFloat(v, 'g', 2, 64)
+	}
 	decimals := 0
 	for d := step; decimals < 6 && math.Abs(d-math.Round(d)) > 1e-6*d; d *= 10 {
 		decimals++
@@ -143,6 +147,7 @@ func together(in []series, name string) series {
 		out.end = max(out.end, s.end)
 		out.bits += s.bits
 	}
+	delete(at, out.end)
 	for t := range at {
 		out.t = append(out.t, t)
 	}
@@ -271,8 +276,11 @@ func drawRekeys(s *svg, rekeys []Rekey, x func(float64) float64) (lossy bool) {
 	free := 0.0
 	for _, k := range rekeys {
 		class := "rekey"
+		if len(rekeys) > denseRekeys {
+			class = "rekey dense"
+		}
 		if k.Lost > 0 {
-			class, lossy = "rekey lossy", true
+			class, lossy = class+" lossy", true
 		}
 		xx := x(k.At)
 		s.add(`<g class="%s"><title>rekey of %s by %s at %s, %s lost</title>`, class, esc(k.Tunnel), esc(k.Trigger), moment(k.At), count(k.Lost))

@@ -126,5 +126,5 @@ func extreme() map[string]Result {
 	return map[string]Result{"empty": {}, "one bin": one, "many": many, "long names": long, "an hour": hour, "no numbers": bad, "usual": sample()}
 }
 
-// samplesFor a person to look at: PQLAB_REPORT_SAMPLES=dir go test -run TestSamples ./report
+// samplesDir is where a person wants to look at the samples.
 func samplesDir() string { return os.Getenv("PQLAB_REPORT_SAMPLES") }
