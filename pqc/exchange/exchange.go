@@ -12,7 +12,10 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"pqlab/pqc"
 )
@@ -83,7 +86,7 @@ func (e Encapsulation) String() string {
 
 // Proposal is what the initiator says of the tunnel that it wants to key.
 type Proposal struct {
-	Tunnel   string // 1 to 64 bytes
+	Tunnel   string // 1 to 64 bytes, printable
 	SPI      uint32 // of the initiator's inbound SA, at least MinSPI
 	Trigger  string // why now ("time", "blocks", "demand"); for information, at most 32 bytes
 	Replaces uint32 // SPI of the initiator's inbound SA that the new one replaces; 0 if there is none
@@ -196,10 +199,16 @@ func (p *Proposal) check() error {
 		return fmt.Errorf("tunnel's name of %d bytes, want 1 to %d", len(p.Tunnel), maxTunnel)
 	case len(p.Trigger) > maxName:
 		return fmt.Errorf("trigger of %d bytes, want at most %d", len(p.Trigger), maxName)
+	case !printable(p.Tunnel) || !printable(p.Trigger): // they end up in logs
+		return fmt.Errorf("tunnel %q, trigger %q: want printable UTF-8", p.Tunnel, p.Trigger)
 	case p.SPI < MinSPI:
 		return fmt.Errorf("SPI %#x, want at least %#x (RFC 4303 section 2.1)", p.SPI, MinSPI)
 	case p.Replaces != 0 && p.Replaces < MinSPI:
 		return fmt.Errorf("replaced SPI %#x, want 0 or at least %#x", p.Replaces, MinSPI)
 	}
 	return nil
+}
+
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }

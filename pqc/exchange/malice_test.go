@@ -133,8 +133,13 @@ func TestTamperedStream(t *testing.T) {
 		for at := byte(proposal); at <= done; at++ {
 			t.Run(fmt.Sprintf("%s/message %d", name, at), func(t *testing.T) {
 				t.Parallel()
-				tampered(t, exchange.Config{Suites: anySuite(t)}, at, func(m []byte) []byte { return f(at, m) }, func(t *testing.T, r exchangetest.Result) {
+				var start time.Time // of the bubble's clock
+				tampered(t, exchange.Config{Suites: anySuite(t)}, at, func(m []byte) []byte { start = time.Now(); return f(at, m) }, func(t *testing.T, r exchangetest.Result) {
 					broken(t, at, r)
+					// Too long is refused by its header alone, not when the bytes fail to come.
+					if took := time.Since(start); name == "16 MiB announced" && at != done && took != 0 {
+						t.Errorf("took %v", took)
+					}
 				})
 			})
 		}

@@ -100,16 +100,16 @@ type answer struct {
 	mac        [macSize]byte
 }
 
-// encode puts the header before a body.
-func encode(t messageType, body func(*cryptobyte.Builder)) ([]byte, error) {
-	var b cryptobyte.Builder
+// encode puts the header before a body of at most size bytes; more would cost a copy and no more.
+func encode(t messageType, size int, body func(*cryptobyte.Builder)) ([]byte, error) {
+	b := cryptobyte.NewBuilder(make([]byte, 0, headerSize+size))
 	b.AddUint8(uint8(t))
 	b.AddUint24LengthPrefixed(body)
 	return b.Bytes()
 }
 
 func (m *proposal) encode() ([]byte, error) {
-	return encode(typeProposal, func(b *cryptobyte.Builder) {
+	return encode(typeProposal, maxProposalBody, func(b *cryptobyte.Builder) {
 		b.AddUint8(version)
 		addString(b, m.tunnel)
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
@@ -118,8 +118,8 @@ func (m *proposal) encode() ([]byte, error) {
 			}
 		})
 		addString(b, m.combiner)
-		b.AddUint8(flag(m.pinned))
-		b.AddUint8(flag(m.mutual))
+		b.AddUint8(bit(m.pinned))
+		b.AddUint8(bit(m.mutual))
 		b.AddUint32(m.spi)
 		b.AddUint8(uint8(m.encapsulation))
 		addString(b, m.trigger)
@@ -158,7 +158,7 @@ func (m *proposal) decode(body []byte) error {
 	if len(m.suites) == 0 {
 		return fmt.Errorf("no suite")
 	}
-	if !readString(&s, &m.combiner) || !readFlag(&s, &m.pinned) || !readFlag(&s, &m.mutual) || !s.ReadUint32(&m.spi) ||
+	if !readString(&s, &m.combiner) || !readBit(&s, &m.pinned) || !readBit(&s, &m.mutual) || !s.ReadUint32(&m.spi) ||
 		!s.ReadUint8(&encapsulation) || !readString(&s, &m.trigger) || !s.ReadUint32(&m.replaces) || !s.CopyBytes(m.nonce[:]) {
 		return errTruncated
 	}
@@ -181,18 +181,19 @@ func (m *proposal) public() Proposal {
 
 // unsigned is the part of an offer's body that is signed.
 func (m *offer) unsigned() ([]byte, error) {
-	var b cryptobyte.Builder
-	addString(&b, m.suite)
+	size := 1 + len(m.suite) + nonceSize + 4 + 2 + len(m.encapsulationKey) + 2 + len(m.publicKey)
+	b := cryptobyte.NewBuilder(make([]byte, 0, size))
+	addString(b, m.suite)
 	b.AddBytes(m.nonce[:])
 	b.AddUint32(m.spi)
-	add16(&b, m.encapsulationKey)
-	add16(&b, m.publicKey)
+	add16(b, m.encapsulationKey)
+	add16(b, m.publicKey)
 	return b.Bytes()
 }
 
 // encodeOffer joins the part that is signed with its signature.
 func encodeOffer(unsigned, signature []byte) ([]byte, error) {
-	return encode(typeOffer, func(b *cryptobyte.Builder) {
+	return encode(typeOffer, len(unsigned)+2+len(signature), func(b *cryptobyte.Builder) {
 		b.AddBytes(unsigned)
 		add16(b, signature)
 	})
@@ -220,15 +221,15 @@ func (m *offer) decode(body []byte) (signed int, err error) {
 
 // unsigned is the part of an answer's body that is signed, if anything is.
 func (m *answer) unsigned() ([]byte, error) {
-	var b cryptobyte.Builder
-	add16(&b, m.ciphertext)
-	add16(&b, m.publicKey)
+	b := cryptobyte.NewBuilder(make([]byte, 0, 2+len(m.ciphertext)+2+len(m.publicKey)))
+	add16(b, m.ciphertext)
+	add16(b, m.publicKey)
 	return b.Bytes()
 }
 
 // encodeAnswer joins the part before the MAC with the MAC.
 func encodeAnswer(unconfirmed, mac []byte) ([]byte, error) {
-	return encode(typeAnswer, func(b *cryptobyte.Builder) {
+	return encode(typeAnswer, len(unconfirmed)+len(mac), func(b *cryptobyte.Builder) {
 		b.AddBytes(unconfirmed)
 		b.AddBytes(mac)
 	})
@@ -252,7 +253,7 @@ func (m *answer) decode(body []byte) (signed int, err error) {
 
 // encodeMAC makes a confirmation or a done message.
 func encodeMAC(t messageType, mac []byte) ([]byte, error) {
-	return encode(t, func(b *cryptobyte.Builder) { b.AddBytes(mac) })
+	return encode(t, len(mac), func(b *cryptobyte.Builder) { b.AddBytes(mac) })
 }
 
 func encodeAlert(a Alert) []byte { return []byte{byte(typeAlert), 0, 0, 1, byte(a)} }
@@ -283,15 +284,15 @@ func read16(s *cryptobyte.String, out *[]byte) bool {
 	return s.ReadUint16LengthPrefixed((*cryptobyte.String)(out))
 }
 
-func flag(on bool) uint8 {
+func bit(on bool) uint8 {
 	if on {
 		return 1
 	}
 	return 0
 }
 
-// readFlag knows one encoding of each value, so that no two messages mean the same.
-func readFlag(s *cryptobyte.String, on *bool) bool {
+// readBit knows one encoding of each value, so that no two messages mean the same.
+func readBit(s *cryptobyte.String, on *bool) bool {
 	var b uint8
 	if !s.ReadUint8(&b) || b > 1 {
 		return false

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 
@@ -258,9 +259,11 @@ func TestBadConfig(t *testing.T) {
 	}
 	for name, p := range map[string]exchange.Proposal{
 		"no tunnel":       {SPI: 256},
-		"long tunnel":     {SPI: 256, Tunnel: string(make([]byte, 65))},
+		"long tunnel":     {SPI: 256, Tunnel: strings.Repeat("t", 65)},
+		"unprintable":     {SPI: 256, Tunnel: "t\n"},
+		"not UTF-8":       {SPI: 256, Tunnel: "t", Trigger: "\xff"},
 		"reserved SPI":    {SPI: 255, Tunnel: "t"},
-		"long trigger":    {SPI: 256, Tunnel: "t", Trigger: string(make([]byte, 33))},
+		"long trigger":    {SPI: 256, Tunnel: "t", Trigger: strings.Repeat("t", 33)},
 		"bad replacement": {SPI: 256, Tunnel: "t", Replaces: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
