@@ -82,14 +82,6 @@ func (p *problems) add(kind ErrorKind, element, format string, args ...any) {
 	p.found = append(p.found, Error{Kind: kind, Element: element, Message: fmt.Sprintf(format, args...)})
 }
 
-// err returns what was found as Errors, or nil.
-func (p *problems) err() error {
-	if len(p.found) == 0 {
-		return nil
-	}
-	return p.found
-}
-
 // position is where an element was written.
 type position struct {
 	file         string

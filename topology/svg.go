@@ -33,7 +33,7 @@ const style = `.pl-bg{fill:#fff}.pl-box{fill:#f7f8fa;stroke:#c3c8d1}.pl-t{fill:#
 	`.pl-tun{fill:none;stroke-width:2.5}.pl-i{fill:none;stroke:#5b6472;stroke-width:1.6;stroke-linejoin:round;stroke-linecap:round}` +
 	`.pl-c0{stroke:#0a7d4b}.pl-c1{stroke:#8a3ffc}.pl-c2{stroke:#c2185b}.pl-c3{stroke:#006fb9}.pl-c4{stroke:#a35200}` +
 	`.pl-x0{fill:#0a7d4b}.pl-x1{fill:#8a3ffc}.pl-x2{fill:#c2185b}.pl-x3{fill:#006fb9}.pl-x4{fill:#a35200}.pl-x{font-weight:600;stroke:none}` +
-	`@media (prefers-color-scheme:dark){.pl-bg,.pl-halo{fill:#14171c}.pl-box{fill:#1e232b;stroke:#3c4450}.pl-t{fill:#eef1f5}.pl-s,.pl-f{fill:#9aa4b2}.pl-m{fill:#d3d9e1}` +
+	`@media (prefers-color-scheme:dark){.pl-bg,.pl-halo{fill:#14171c}.pl-box{fill:#1e232b;stroke:#3c4450}.pl-t{fill:#eef1f5}.pl-m{fill:#d3d9e1}.pl-s,.pl-f{fill:#9aa4b2}` +
 	`.pl-l{stroke:#8b95a3}.pl-fibre{stroke:#f0b13c}.pl-wifi{stroke:#6aa9f7}.pl-pcie2{stroke:#14171c}.pl-i{stroke:#9aa4b2}` +
 	`.pl-c0{stroke:#3ecf8e}.pl-c1{stroke:#b794ff}.pl-c2{stroke:#ff7eb0}.pl-c3{stroke:#5ab8ff}.pl-c4{stroke:#f0a35e}` +
 	`.pl-x0{fill:#3ecf8e}.pl-x1{fill:#b794ff}.pl-x2{fill:#ff7eb0}.pl-x3{fill:#5ab8ff}.pl-x4{fill:#f0a35e}}`
