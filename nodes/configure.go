@@ -80,14 +80,6 @@ func bridgeName(interfaces []topology.Interface) string {
 
 // route gives a node its addresses and routes.
 func route(ns *netns.Namespace, h *netlink.Handle, node topology.PlannedNode) error {
-	if node.Forward {
-		if err := ns.Set(netns.Sysctl{Key: "net/ipv4/ip_forward", Value: "1"}); err != nil {
-			return err
-		}
-		if err := ns.Set(netns.Sysctl{Key: "net/ipv6/conf/all/forwarding", Value: "1"}); err != nil && !noIPv6(err) {
-			return err
-		}
-	}
 	for _, i := range node.Interfaces {
 		l, err := openInterface(h, i)
 		if err != nil {
@@ -103,16 +95,23 @@ func route(ns *netns.Namespace, h *netlink.Handle, node topology.PlannedNode) er
 			}
 		}
 	}
-	if err := answering(ns, node.Interfaces); err != nil {
-		return err
-	}
 	for _, r := range node.Routes {
 		planned := &netlink.Route{Dst: ipNet(r.Dst.Masked()), Gw: r.Via.AsSlice(), Src: r.Src.AsSlice()}
 		if err := h.RouteAdd(planned); err != nil {
 			return fmt.Errorf("route %s via %s: %w", r.Dst, r.Via, err)
 		}
 	}
-	return nil
+	return ns.Do(func() error {
+		if node.Forward {
+			if err := netns.SetHere(
+				netns.Sysctl{Key: "net/ipv4/ip_forward", Value: "1"},
+				netns.Sysctl{Key: "net/ipv6/conf/all/forwarding", Value: "1"},
+			); err != nil && !noIPv6(err) {
+				return err
+			}
+		}
+		return answering(node.Interfaces)
+	})
 }
 
 // openInterface finds a planned interface, waits until it sends, and gives it its MTU.
@@ -157,7 +156,9 @@ func settle(ready func() (bool, error)) error {
 // answering waits until the node answers neighbours that ask for its IPv6 addresses: the kernel joins the groups in
 // which they ask (RFC 4291 section 2.7.1) some time after it has taken the address, and a question missed is repeated
 // after a second only.
-func answering(ns *netns.Namespace, interfaces []topology.Interface) error {
+//
+// It is called inside the node's namespace.
+func answering(interfaces []topology.Interface) error {
 	type membership struct{ name, group string }
 	var want []membership
 	for _, i := range interfaces {
@@ -170,20 +171,18 @@ func answering(ns *netns.Namespace, interfaces []topology.Interface) error {
 	if want == nil {
 		return nil
 	}
-	return ns.Do(func() error {
-		return settle(func() (bool, error) {
-			table, err := os.ReadFile("/proc/thread-self/net/igmp6")
-			if err != nil {
-				return false, err
+	return settle(func() (bool, error) {
+		table, err := os.ReadFile("/proc/thread-self/net/igmp6")
+		if err != nil {
+			return false, err
+		}
+		have := map[membership]bool{}
+		for line := range strings.Lines(string(table)) {
+			if f := strings.Fields(line); len(f) > 2 {
+				have[membership{f[1], f[2]}] = true
 			}
-			have := map[membership]bool{}
-			for line := range strings.Lines(string(table)) {
-				if f := strings.Fields(line); len(f) > 2 {
-					have[membership{f[1], f[2]}] = true
-				}
-			}
-			return !slices.ContainsFunc(want, func(m membership) bool { return !have[m] }), nil
-		})
+		}
+		return !slices.ContainsFunc(want, func(m membership) bool { return !have[m] }), nil
 	})
 }
 

@@ -28,8 +28,9 @@ type Namespace struct {
 	handle *netlink.Handle
 }
 
-// New makes n namespaces. In each lo is up, nothing is forwarded, no reverse path is filtered, and no interface will wait
-// for duplicate address detection, ask for routers or listen to them. It makes all or none.
+// New makes n namespaces, with three descriptors each. In each lo is up, nothing is forwarded, no reverse path is
+// filtered, and no interface will wait for duplicate address detection, ask for routers or listen to them. It makes all
+// or none.
 //
 // It needs CAP_SYS_ADMIN in the user namespace of the caller.
 func New(n int) ([]*Namespace, error) {
@@ -40,10 +41,17 @@ func New(n int) ([]*Namespace, error) {
 		g.Go(func() error {
 			// One thread makes many: what it leaves by unshare is kept by the descriptor that it has just opened.
 			return onThread(func() error {
+				var loud []Sysctl
 				for i := w; i < n; i += workers {
-					ns, err := create()
+					if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+						return fmt.Errorf("new network namespace: %w", err)
+					}
+					if i == w {
+						loud = differing(quiet[:])
+					}
+					ns, err := prepare(loud)
 					if err != nil {
-						return err
+						return fmt.Errorf("new network namespace: %w", err)
 					}
 					made[i] = ns
 				}
@@ -62,21 +70,24 @@ func New(n int) ([]*Namespace, error) {
 	return made, nil
 }
 
-// create moves the calling thread into a new namespace.
-func create() (*Namespace, error) {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("new network namespace: %w", err)
-	}
+// prepare makes the calling thread's new namespace what New promises, and holds it.
+func prepare(params []Sysctl) (*Namespace, error) {
 	if err := linkUp("lo"); err != nil {
-		return nil, fmt.Errorf("new network namespace: lo up: %w", err)
+		return nil, fmt.Errorf("lo up: %w", err)
 	}
-	for _, s := range quiet {
-		// A kernel without IPv6 has nothing to be quietened.
-		if err := s.write(); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("new network namespace: %w", err)
-		}
+	if err := SetHere(params...); err != nil {
+		return nil, err
 	}
-	return open()
+	ns, err := open()
+	if err != nil {
+		return nil, err
+	}
+	// While we are here: going back for it costs a thread.
+	if ns.handle, err = openNetlink(); err != nil {
+		ns.Close()
+		return nil, err
+	}
+	return ns, nil
 }
 
 // Current opens the namespace that the calling process is in.
@@ -169,31 +180,28 @@ func (ns *Namespace) Netlink() (*netlink.Handle, error) {
 	if ns.handle != nil {
 		return ns.handle, nil
 	}
-	h, err := ns.openNetlink(unix.NETLINK_ROUTE, unix.NETLINK_XFRM)
-	if errors.Is(err, unix.EPROTONOSUPPORT) { // kernel without XFRM: then no request for it can go astray either
-		h, err = ns.openNetlink(unix.NETLINK_ROUTE)
-	}
-	if err != nil {
-		return nil, err
-	}
-	ns.handle = h
-	return h, nil
-}
-
-func (ns *Namespace) openNetlink(families ...int) (*netlink.Handle, error) {
 	file := ns.file
-	var h *netlink.Handle
 	err := onThread(func() error {
 		if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace %d: %w", ns.inode, err)
 		}
 		var err error
-		if h, err = netlink.NewHandle(families...); err != nil {
-			return fmt.Errorf("open netlink in network namespace %d: %w", ns.inode, err)
-		}
-		return nil
+		ns.handle, err = openNetlink()
+		return err
 	})
-	return h, err
+	return ns.handle, err
+}
+
+// openNetlink opens netlink in the namespace of the calling thread.
+func openNetlink() (*netlink.Handle, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_XFRM)
+	if errors.Is(err, unix.EPROTONOSUPPORT) { // kernel without XFRM: then no request for it can go astray either
+		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return h, nil
 }
 
 // File returns the open namespace, or nil after Close. The Namespace owns it.

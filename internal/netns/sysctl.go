@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,25 +20,43 @@ var quiet = [...]Sysctl{
 	{"net/ipv4/conf/all/rp_filter", "0"},
 	{"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv6/conf/default/accept_dad", "0"}, // addresses work at once
-	{"net/ipv6/conf/default/accept_ra", "0"},
-	{"net/ipv6/conf/default/router_solicitations", "0"},
+	{"net/ipv6/conf/default/accept_ra", "0"},  // and with it no router is asked for
 }
+
+// differing gives those parameters that are not yet so in the namespace of the calling thread. A new namespace has them
+// from the kernel and from the host's first namespace, so what holds for one holds for all. A parameter that is not
+// there (a kernel without IPv6) needs no setting.
+func differing(params []Sysctl) []Sysctl {
+	var differ []Sysctl
+	for _, p := range params {
+		value, err := os.ReadFile(p.path())
+		if err == nil && strings.TrimSpace(string(value)) != p.Value {
+			differ = append(differ, p)
+		}
+	}
+	return differ
+}
+
+func (s Sysctl) path() string { return filepath.Join("/proc/sys", s.Key) }
 
 // Set writes kernel parameters in the order given and stops at the first that fails.
 func (ns *Namespace) Set(params ...Sysctl) error {
-	return ns.Do(func() error {
-		for _, p := range params {
-			if err := p.write(); err != nil {
-				return err
-			}
+	return ns.Do(func() error { return SetHere(params...) })
+}
+
+// SetHere is Set for a function that is already inside by Do.
+func SetHere(params ...Sysctl) error {
+	for _, p := range params {
+		if err := p.write(); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // write sets the parameter in the namespace of the calling thread.
 func (s Sysctl) write() error {
-	f, err := os.OpenFile(filepath.Join("/proc/sys", s.Key), os.O_WRONLY, 0)
+	f, err := os.OpenFile(s.path(), os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("sysctl %s=%s: %w", s.Key, s.Value, err)
 	}
