@@ -340,3 +340,77 @@ func TestLogIsTrimmed(t *testing.T) {
 		return st.Blocks*512 <= logKept+int64(os.Getpagesize())
 	})
 }
+
+// A supervisor that re-executes itself in a user namespace is launched, served, stopped and killed like any other.
+// For root there is no such namespace, and this is one more ordinary lab.
+func TestRootless(t *testing.T) {
+	t.Parallel()
+	run := func(ctx context.Context, mode string) (name, marks string, err error) {
+		name, marks = unique(t), t.TempDir()
+		err = Launch(ctx, name, []string{"supervise", marks, mode}, time.Minute, nil)
+		var start *StartError
+		if errors.As(err, &start) && start.Exit == 3 && mode != "rootless-fail" {
+			t.Skipf("this user may make no user namespace: %s", start.Output)
+		}
+		return name, marks, err
+	}
+	t.Run("life", func(t *testing.T) {
+		t.Parallel()
+		name, marks, err := run(t.Context(), "rootless-ok")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := dial(t, name)
+		out, status, err := output(t, c, "id -u; readlink /proc/self/ns/net")
+		if uid, ns, _ := strings.Cut(out, "\n"); uid != "0" || status != 0 || err != nil {
+			t.Errorf("%q, %d, %v", out, status, err)
+		} else if own, err := os.Readlink("/proc/self/ns/net"); err != nil || (os.Geteuid() == 0) != (own+"\n" == ns) {
+			t.Errorf("network namespace %q, this is %q, %v", ns, own, err)
+		}
+		if st, err := c.Status(t.Context()); err != nil || st.UID != os.Geteuid() || st.PID != c.pid {
+			t.Errorf("%+v, %v, process %d", st, err, c.pid)
+		}
+		if err := c.Down(t.Context()); err != nil || !marked(marks, "down") {
+			t.Errorf("%v", err)
+		}
+		eventually(t, "nothing is left", func() bool { return !listening(t, name) && len(withArg(t, marks)) == 0 })
+	})
+	t.Run("failure", func(t *testing.T) {
+		t.Parallel()
+		_, _, err := run(t.Context(), "rootless-fail")
+		var start *StartError
+		if !errors.As(err, &start) || start.Exit != 3 || !strings.Contains(start.Reason, "this machine cannot") {
+			t.Errorf("%+v", err)
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		name, marks, err := run(ctx, "rootless-hang")
+		if !errors.Is(err, context.DeadlineExceeded) || marked(marks, "starting") && !marked(marks, "undone") || listening(t, name) {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("killed", func(t *testing.T) {
+		t.Parallel()
+		for i := range 10 {
+			name, marks, err := run(t.Context(), "rootless-ok")
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid := dial(t, name).pid // inside
+			if stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err != nil {
+				t.Fatal(err)
+			} else if fields := strings.Fields(string(stat)); i%2 == 0 && os.Geteuid() != 0 {
+				if pid, err = strconv.Atoi(fields[3]); err != nil || !slices.Contains(withArg(t, marks), pid) {
+					t.Fatalf("the parent %d is not the one that waits outside, %v", pid, err)
+				}
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "nothing is left", func() bool { return !listening(t, name) && len(withArg(t, marks)) == 0 })
+		}
+	})
+}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pqlab/internal/rootless"
 )
 
 // TestMain makes the test binary also the programs that the tests start: argv[1] says which.
@@ -37,12 +39,20 @@ func TestMain(m *testing.M) {
 			os.Exit(askMain(args))
 		}
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // for the programs: a second for each would be minutes
 	os.Exit(m.Run())
 }
 
 // superviseMain is a supervisor of a fake lab: MARKS MODE. What happens to the lab is marked by files in MARKS.
 func superviseMain(args []string) int {
 	marks, mode := args[0], args[1]
+	if inner, ok := strings.CutPrefix(mode, "rootless-"); ok {
+		mode = inner
+		if err := rootless.Enter(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 3
+		}
+	}
 	err := Run(func(ctx context.Context, progress func(string)) (Lab, error) {
 		mark(marks, "starting")
 		switch mode {
