@@ -65,11 +65,16 @@ func outerUID(uid int) int {
 }
 
 // makeDir makes dir if it does not exist, and opens it.
-func makeDir(dir string) (*os.Root, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
+func makeDir(dir string) (root *os.Root, err error) {
+	for range 1000 { // another process that leaves it empty removes it, perhaps just now
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		if root, err = openDir(dir); !errors.Is(err, fs.ErrNotExist) {
+			return root, err
+		}
 	}
-	return openDir(dir)
+	return nil, err
 }
 
 // openDir opens dir if it is safe to keep a journal in: a directory of this user's that nobody else can enter. In /tmp

@@ -199,14 +199,16 @@ func parse(data string) (entries []Entry, bad []string) {
 		sign, text, _ := strings.Cut(line, " ")
 		kind, path, _ := strings.Cut(text, " ")
 		e := Entry{kind, path}
-		i := lastIndex(entries, e)
-		switch {
-		case sign == "+" && e.check() == nil:
+		if sign == "+" && e.check() == nil {
 			entries = append(entries, e)
-		case sign == "-" && i >= 0:
-			entries = slices.Delete(entries, i, i+1)
-		default:
-			bad = append(bad, fmt.Sprintf("%.200q", line))
+			continue
 		}
+		if sign == "-" {
+			if i := lastIndex(entries, e); i >= 0 {
+				entries = slices.Delete(entries, i, i+1)
+				continue
+			}
+		}
+		bad = append(bad, fmt.Sprintf("%.200q", line))
 	}
 }

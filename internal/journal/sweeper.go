@@ -97,18 +97,20 @@ func startSweeper(dir, name string) (*sweeper, error) {
 }
 
 func forkSweeper(dir, name string) (*sweeper, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
+	// A blocking pipe, so that the sweeper needs no poller.
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer unix.Close(ends[0])
+	w := os.NewFile(uintptr(ends[1]), "pipe to sweeper")
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		w.Close()
 		return nil, err
 	}
 	defer null.Close()
-	files, err := inherit.Only(r.Fd(), null.Fd(), null.Fd())
+	files, err := inherit.Only(uintptr(ends[0]), null.Fd(), null.Fd())
 	if err != nil {
 		w.Close()
 		return nil, err
@@ -131,9 +133,10 @@ func forkSweeper(dir, name string) (*sweeper, error) {
 	return &sweeper{process, w}, nil
 }
 
-// sweeperEnv keeps of the environment what says whose process it is.
+// sweeperEnv keeps of the environment what says whose process it is. Go is to use one thread, and not to keep files of
+// its cgroup open, which is what it does to follow a quota.
 func sweeperEnv(environ []string) []string {
-	env := []string{"GOMAXPROCS=1"}
+	env := []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 	for _, v := range environ {
 		if strings.HasPrefix(v, "PQLAB_OWNER=") {
 			env = append(env, v)
