@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,28 +25,13 @@ const cgroupDeadline = 5 * time.Second
 // It refuses, with ErrForeign, a path that is not in a cgroup file system, and one that is neither named pqlab-… nor
 // inside a group so named. A group that does not exist is no error.
 func RemoveCgroup(path string) error {
-	// A hierarchy may be mounted at a link's target (cpu → cpu,cpuacct); there are no links inside one.
-	real, err := filepath.EvalSymlinks(path)
+	real, err := ownCgroup(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove cgroup: %w", err)
-	}
-	if !filepath.IsAbs(real) || !slices.ContainsFunc(strings.Split(real, "/"), func(s string) bool { return strings.HasPrefix(s, "pqlab-") }) {
-		return fmt.Errorf("remove cgroup %s: no part of it is named pqlab-…: %w", path, ErrForeign)
-	}
-	var stat unix.Statfs_t
-	switch err := unix.Statfs(real, &stat); {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
 		return fmt.Errorf("remove cgroup %s: %w", path, err)
 	}
-	if stat.Type != unix.CGROUP_SUPER_MAGIC && stat.Type != unix.CGROUP2_SUPER_MAGIC {
-		return fmt.Errorf("remove cgroup %s: not in a cgroup file system: %w", path, ErrForeign)
-	}
-
 	deadline := time.Now().Add(cgroupDeadline)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if err := emptyCgroup(real); err != nil {
@@ -63,6 +47,40 @@ func RemoveCgroup(path string) error {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// ownCgroup returns the directory that path names if that can only be a cgroup of pqlab's. It changes nothing.
+func ownCgroup(path string) (real string, err error) {
+	// A hierarchy may be mounted at a link's target (cpu → cpu,cpuacct); there are no links inside one.
+	if real, err = filepath.EvalSymlinks(path); err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(real) {
+		return "", fmt.Errorf("it is not absolute: %w", ErrForeign)
+	}
+	// From the group up to the one named pqlab-… all must be cgroups, and the one above as well: what is named so is no
+	// hierarchy's root, where the whole machine's processes are.
+	named := false
+	for dir := real; ; dir = filepath.Dir(dir) {
+		var stat unix.Statfs_t
+		if err := unix.Statfs(dir, &stat); err != nil {
+			return "", err
+		}
+		if stat.Type != unix.CGROUP_SUPER_MAGIC && stat.Type != unix.CGROUP2_SUPER_MAGIC {
+			return "", fmt.Errorf("no cgroup that it is in is named pqlab-…: %w", ErrForeign)
+		}
+		if named {
+			return real, nil
+		}
+		named = strings.HasPrefix(filepath.Base(dir), "pqlab-")
+	}
+}
+
+// named says whether a path, free of links, names a group of pqlab's or one inside such a group. It stands alone so that
+// it can be tested, and broken, without anything being killed.
+func named(path string) bool {
+	return filepath.IsAbs(path) &&
+		slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return strings.HasPrefix(s, "pqlab-") })
 }
 
 // emptyCgroup kills every process in the group but this one, which it moves to the group above.

@@ -80,33 +80,47 @@ func TestRemoveCgroup(t *testing.T) {
 	}
 }
 
-func TestRemoveCgroupRefuses(t *testing.T) {
-	for _, dir := range cgroupDirs(t) {
-		path := filepath.Join(dir, fmt.Sprintf("other-%d-test", os.Getpid()))
-		cmd := occupied(t, path)
-		for _, p := range []string{path, dir, "/", filepath.Join(dir, "pqlab-x", "..", filepath.Base(path))} {
-			if err := RemoveCgroup(p); !errors.Is(err, ErrForeign) && exists(p) {
-				t.Errorf("%s: %v", p, err)
-			}
-		}
-		// A link that is named as ours does not make ours what it points at.
-		link := filepath.Join(t.TempDir(), "pqlab-link")
-		if err := os.Symlink(path, link); err != nil {
-			t.Fatal(err)
-		}
-		if err := RemoveCgroup(link); !errors.Is(err, ErrForeign) {
-			t.Errorf("%s: %v", link, err)
-		}
-		if !exists(path) || !running(cmd.Process.Pid) {
-			t.Errorf("%s: directory %v, process %v", path, exists(path), running(cmd.Process.Pid))
+// Only ownCgroup is asked about groups with other people's processes: it changes nothing, whatever is wrong with it.
+func TestOwnCgroup(t *testing.T) {
+	for _, dir := range []string{"/", "/sys/fs/cgroup", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified", "/proc/self", t.TempDir()} {
+		if got, err := ownCgroup(dir); err == nil {
+			t.Errorf("%s is taken for ours: %s", dir, got)
 		}
 	}
-	plain := filepath.Join(t.TempDir(), "pqlab-1")
-	if err := os.Mkdir(plain, 0o700); err != nil {
+	if _, err := ownCgroup("/nonexistent/pqlab-1"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := ownCgroup("cgroup/pqlab-1"); err == nil {
+		t.Error("a relative path is taken for ours")
+	}
+	plain := filepath.Join(t.TempDir(), "pqlab-1", "pqlab-2")
+	if err := os.MkdirAll(plain, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := RemoveCgroup(plain); !errors.Is(err, ErrForeign) || !exists(plain) {
+	if _, err := ownCgroup(plain); !errors.Is(err, ErrForeign) {
 		t.Errorf("%s: %v", plain, err)
+	}
+	for _, dir := range cgroupDirs(t) {
+		link := filepath.Join(t.TempDir(), "pqlab-link")
+		if err := os.Symlink(dir, link); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ownCgroup(link); !errors.Is(err, ErrForeign) {
+			t.Errorf("link to %s: %v", dir, err)
+		}
+		for name, want := range map[string]bool{"other-%d": false, "pqlab%d": false, "xpqlab-%d": false, "pqlab-%d": true} {
+			path := filepath.Join(dir, fmt.Sprintf(name, os.Getpid()))
+			if err := os.Mkdir(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			real, err := ownCgroup(path)
+			if err := os.Remove(path); err != nil {
+				t.Error(err)
+			}
+			if (err == nil) != want || err != nil && !errors.Is(err, ErrForeign) {
+				t.Errorf("%s: %s %v", path, real, err)
+			}
+		}
 	}
 }
 
