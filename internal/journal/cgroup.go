@@ -32,6 +32,7 @@ func RemoveCgroup(path string) error {
 	if err != nil {
 		return fmt.Errorf("remove cgroup %s: %w", path, err)
 	}
+
 	deadline := time.Now().Add(cgroupDeadline)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if err := emptyCgroup(real); err != nil {
@@ -76,13 +77,6 @@ func ownCgroup(path string) (real string, err error) {
 	}
 }
 
-// named says whether a path, free of links, names a group of pqlab's or one inside such a group. It stands alone so that
-// it can be tested, and broken, without anything being killed.
-func named(path string) bool {
-	return filepath.IsAbs(path) &&
-		slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return strings.HasPrefix(s, "pqlab-") })
-}
-
 // emptyCgroup kills every process in the group but this one, which it moves to the group above.
 func emptyCgroup(dir string) error {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
@@ -101,7 +95,7 @@ func emptyCgroup(dir string) error {
 			if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.procs"), []byte("0"), 0); err != nil {
 				return err
 			}
-		case pid > 0: // 0 is one of another process namespace
+		case pid > 1: // 0 is one of another process namespace
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("kill process %d: %w", pid, err)
 			}

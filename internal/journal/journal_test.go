@@ -103,6 +103,9 @@ func startOwner(t *testing.T, dir string, entries ...string) (cmd *exec.Cmd, nam
 	if _, err := fmt.Sscan(line, &name, &sweeper); err != nil {
 		t.Fatal(err)
 	}
+	if sweeper <= 1 { // tests send it signals
+		t.Fatalf("no sweeper: %s", line)
+	}
 	return cmd, name, sweeper, stdin
 }
 
@@ -322,6 +325,9 @@ func TestSweeperInheritsNothing(t *testing.T) {
 	var sweeper int
 	if _, err := fmt.Fscan(out, &name, &sweeper); err != nil {
 		t.Fatal(err)
+	}
+	if sweeper <= 1 {
+		t.Fatalf("sweeper %d", sweeper)
 	}
 	// Stopped, it cannot have ended either.
 	unix.Kill(sweeper, unix.SIGSTOP)
