@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestMLKEMAccumulated hashes the results of 10,000 runs (c2sp.org/CCTV/ML-KEM, for the final FIPS 203): key pair, encapsulation, and the
-// rejection of a random ciphertext.
+// TestMLKEMAccumulated hashes the results of 10,000 runs (c2sp.org/CCTV/ML-KEM, for the final FIPS 203): key pair,
+// encapsulation, and the rejection of a random ciphertext.
 func TestMLKEMAccumulated(t *testing.T) {
 	for name, want := range map[string]string{
 		"mlkem512":  "705dcffc87f4e67e35a09dcaa31772e86f3341bd3ccf1e78a5fef99ae6a35a13",

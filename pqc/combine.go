@@ -23,11 +23,12 @@ func (s Source) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "source %s", s.Name
 // MarshalJSON keeps encoding/json from printing the secret.
 func (s Source) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", "source "+s.Name), nil }
 
-// Combiner joins the secrets of two or more sources into one key of SecretSize bytes, which the caller wipes. The order of the sources
-// matters to some combiners, so both ends give the same.
+// Combiner joins the secrets of two or more sources into one key of SecretSize bytes, which the caller wipes. The
+// order of the sources matters to some combiners, so both ends give the same.
 type Combiner interface {
 	Name() string
-	// Combine fails with ErrSources, a *SizeError, ErrZeroSecret or ErrEqualSecrets. The domain tells apart uses of the same secrets.
+	// Combine fails with ErrSources, a *SizeError, ErrZeroSecret or ErrEqualSecrets. The domain tells apart uses of
+	// the same secrets.
 	Combine(domain string, sources ...Source) ([]byte, error)
 }
 
@@ -51,9 +52,10 @@ func ParseCombiner(name string) (Combiner, error) {
 	return find("combiner", Combiners(), name)
 }
 
-// XOR is the combiner of the paper: the bitwise sum of all secrets. Whoever lacks one of them knows nothing of the sum, provided
-// that they are independent. It does not bind ciphertexts: it keeps IND-CPA but not IND-CCA security (Giacon, Heuer, Poettering,
-// PKC 2018), so it needs a protocol around it that authenticates the whole transcript, as package exchange does.
+// XOR is the combiner of the paper: the bitwise sum of all secrets. Whoever lacks one of them knows nothing of the
+// sum, provided that they are independent. It does not bind ciphertexts: it keeps IND-CPA but not IND-CCA security
+// (Giacon, Heuer, Poettering, PKC 2018), so it needs a protocol around it that authenticates the whole transcript, as
+// package exchange does.
 type XOR struct{}
 
 // Name is "xor".
@@ -74,15 +76,16 @@ func (XOR) Combine(_ string, sources ...Source) ([]byte, error) {
 	return key, nil
 }
 
-// Hardened derives the key from all secrets and everything public about them, in the manner of NIST SP 800-227 section 4.6: it stays
+// Hardened derives the key from all secrets and everything public about them, in the manner of NIST SP 800-227: it stays
 // IND-CCA secure while one of the sources is, and a source that can choose its secret cannot choose the key.
 type Hardened struct{}
 
 // Name is "hardened".
 func (Hardened) Name() string { return "hardened" }
 
-// Combine is HKDF with SHA-384 (RFC 5869): the secrets are the input keying material; the domain, and the number, names and
-// public values of the sources are the info. Every field has its length before it, so that no two inputs read the same.
+// Combine is HKDF with SHA-384 (RFC 5869): the secrets are the input keying material; the domain, and the number,
+// names and public values of the sources are the info. Every field has its length before it, so that no two inputs
+// read the same.
 func (Hardened) Combine(domain string, sources ...Source) ([]byte, error) {
 	if err := checkSources(sources); err != nil {
 		return nil, err

@@ -33,7 +33,8 @@ func combined(t testing.TB, c Combiner, s ...Source) []byte {
 	return key
 }
 
-// TestXORIsTheSum holds for any secrets, and undoing one leaves the other: which is also why either alone hides the key.
+// TestXORIsTheSum holds for any secrets, and undoing one leaves the other: which is also why either alone hides the
+// key.
 func TestXORIsTheSum(t *testing.T) {
 	sum := func(a, b, c [SecretSize]byte) bool {
 		two, three := combined(t, XOR{}, sources(a[:], b[:])...), combined(t, XOR{}, sources(a[:], b[:], c[:])...)
@@ -49,8 +50,9 @@ func TestXORIsTheSum(t *testing.T) {
 	}
 }
 
-// TestUniformOverTheHonestSecret: with one secret known and fixed, the key runs through all values as the other does. The map is a
-// bijection for xor (shown by inverting it), and for both combiners every bit of the key depends on the honest secret.
+// TestUniformOverTheHonestSecret: with one secret known and fixed, the key runs through all values as the other does.
+// The map is a bijection for xor (shown by inverting it), and for both combiners every bit of the key depends on the
+// honest secret.
 func TestUniformOverTheHonestSecret(t *testing.T) {
 	for _, c := range Combiners() {
 		for honest := range 2 {
@@ -140,7 +142,8 @@ func TestHardenedVector(t *testing.T) {
 	}
 }
 
-// TestHardenedBindsEverything changes one thing at a time, moves bytes between neighbouring fields too, and wants another key each time.
+// TestHardenedBindsEverything changes one thing at a time, moves bytes between neighbouring fields too, and wants
+// another key each time.
 func TestHardenedBindsEverything(t *testing.T) {
 	base := func() []Source {
 		return []Source{
@@ -188,7 +191,8 @@ func TestHardenedBindsEverything(t *testing.T) {
 	note("domain", other)
 }
 
-// TestChosenSecret: whoever chooses its secret last, knowing the other, chooses the key under xor; under hardened it does not.
+// TestChosenSecret: whoever chooses its secret last, knowing the other, chooses the key under xor; under hardened it
+// does not.
 func TestChosenSecret(t *testing.T) {
 	honest, target := secretOf(0x5a), secretOf(0x77)
 	chosen := make([]byte, SecretSize)
@@ -204,8 +208,8 @@ func TestChosenSecret(t *testing.T) {
 	}
 }
 
-// TestMixAndMatch is the attack of Bindel et al. (PQCrypto 2019, eprint 2018/903): three decapsulations of recombined ciphertexts give the key of a fourth
-// under xor. Under hardened they do not, as the ciphertexts are part of the key.
+// TestMixAndMatch is the attack of Bindel et al. (PQCrypto 2019, eprint 2018/903): three decapsulations of recombined
+// ciphertexts give the key of a fourth under xor. Under hardened they do not, as the ciphertexts are part of the key.
 func TestMixAndMatch(t *testing.T) {
 	a, b := newDecapsulationKey(t, KEMs()[0]), newDecapsulationKey(t, KEMs()[4])
 	c1, s1 := encapsulate(t, KEMs()[0], a.EncapsulationKey())

@@ -10,8 +10,8 @@ import (
 	"fmt"
 )
 
-// KEM is a key encapsulation mechanism. Its values are immutable, comparable and safe for concurrent use. Every KEM here
-// yields secrets of SecretSize bytes.
+// KEM is a key encapsulation mechanism. Its values are immutable, comparable and safe for concurrent use. Every KEM
+// here yields secrets of SecretSize bytes.
 type KEM interface {
 	Name() string              // as it stands in a suite's name: "mlkem768"
 	EncapsulationKeySize() int // bytes

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// stride is how far apart the flipped bits of one key, ciphertext or signature are: a prime, so that every bit position in a byte
-// comes up.
+// stride is how far apart the flipped bits of one key, ciphertext or signature are: a prime, so that every bit
+// position in a byte comes up.
 const stride = 97
 
 func eachKEM(t *testing.T, f func(*testing.T, KEM)) {

@@ -66,8 +66,8 @@ func katSeeds() *drbg {
 	return newDRBG(seed[:])
 }
 
-// TestKyberKAT computes the 100 vectors of PQCkemKAT_*.rsp; the hashes are those of the reference implementation's files.
-// For ML-KEM see TestMLKEMAccumulated.
+// TestKyberKAT computes the 100 vectors of PQCkemKAT_*.rsp; the hashes are those of the reference implementation's
+// files. For ML-KEM see TestMLKEMAccumulated.
 func TestKyberKAT(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
@@ -109,7 +109,8 @@ func TestKyberKAT(t *testing.T) {
 	}
 }
 
-// TestDilithiumKAT computes the 100 vectors of PQCsignKAT_*.rsp; the hashes are those of the reference implementation's files.
+// TestDilithiumKAT computes the 100 vectors of PQCsignKAT_*.rsp; the hashes are those of the reference
+// implementation's files.
 func TestDilithiumKAT(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
@@ -148,8 +149,8 @@ func TestDilithiumKAT(t *testing.T) {
 	}
 }
 
-// TestMLDSAAccumulated hashes the results of 100 runs with an empty message, signed deterministically. The hashes are those of the test of Go's
-// own ML-DSA (crypto/internal/fips140test).
+// TestMLDSAAccumulated hashes the results of 100 runs with an empty message, signed deterministically. The hashes are
+// those of the test of Go's own ML-DSA (crypto/internal/fips140test).
 func TestMLDSAAccumulated(t *testing.T) {
 	for name, want := range map[string]string{
 		"mldsa44": "d51148e1f9f4fa1a723a6cf42e25f2a99eb5c1b378b3d2dbbd561b1203beeae4",

@@ -10,8 +10,8 @@ import (
 	"pqlab/pqc/exchange/exchangetest"
 )
 
-// BenchmarkExchange is a whole exchange over TCP on the loopback interface, both sides in this process, with a fresh signature key. It reports
-// the time in the primitives beside the whole, per exchange.
+// BenchmarkExchange is a whole exchange over TCP on the loopback interface, both sides in this process, with a fresh
+// signature key. It reports the time in the primitives beside the whole, per exchange.
 func BenchmarkExchange(b *testing.B) {
 	for _, name := range []string{"dilithium3+kyber768", "mldsa65+mlkem768"} {
 		b.Run(name, func(b *testing.B) {

@@ -16,14 +16,15 @@ import (
 // ALPN names the protocol in the TLS handshake (RFC 7301).
 const ALPN = "pqlab/1"
 
-// maxReceived bounds what one exchange reads, TLS included: the largest suite needs about 15 KiB beside the certificates.
+// maxReceived bounds what one exchange reads, TLS included: the largest suite needs about 15 KiB beside the
+// certificates.
 const maxReceived = 128 << 10
 
 // alertPatience is how long the sending of an alert may hold up the side that gives up.
 const alertPatience = time.Second
 
-// meter counts what passes a connection and stops a peer that sends without end. Its fields belong to the goroutine that uses the
-// channel.
+// meter counts what passes a connection and stops a peer that sends without end. Its fields belong to the goroutine
+// that uses the channel.
 type meter struct {
 	net.Conn
 	traffic *Traffic
@@ -92,8 +93,8 @@ func (c *channel) enter(ctx context.Context) (leave func()) {
 	}
 }
 
-// step gives the step that begins its time. The order matters: a context that ends before the check is seen by it, one that ends
-// later overwrites the deadline.
+// step gives the step that begins its time. The order matters: a context that ends before the check is seen by it, one
+// that ends later overwrites the deadline.
 func (c *channel) step() error {
 	if err := c.raw.SetDeadline(time.Now().Add(c.deadline)); err != nil {
 		return err
@@ -127,7 +128,8 @@ func (c *channel) client(ep *Endpoint, cfg *Config) (tlsSecrets, *Error) {
 	return c.handshake(conf, tls.Client)
 }
 
-// server does the responder's side of the TLS handshake. Whom the certificate belongs to matters when the tunnel is known.
+// server does the responder's side of the TLS handshake. Whom the certificate belongs to matters when the tunnel is
+// known.
 func (c *channel) server(ep *Endpoint) (tlsSecrets, *Error) {
 	conf := tlsConfig(ep)
 	conf.ClientAuth = tls.RequireAnyClientCert
@@ -186,8 +188,8 @@ func (c *channel) send(t messageType, message []byte) *Error {
 	return nil
 }
 
-// receive reads one message of type t, header included, with a body of at most limit bytes. Nothing is allocated before the length is
-// known to be allowed.
+// receive reads one message of type t, header included, with a body of at most limit bytes. Nothing is allocated
+// before the length is known to be allowed.
 func (c *channel) receive(t messageType, limit int) ([]byte, *Error) {
 	if err := c.step(); err != nil {
 		return nil, c.failure(t, err)
@@ -235,8 +237,8 @@ func (c *channel) failure(t messageType, err error) *Error {
 	return fail(t, Disconnected, err)
 }
 
-// close ends the exchange. With an error that this side found it tells the peer, as far as that is possible; TLS's own goodbye is
-// not sent, because the messages have ends of their own.
+// close ends the exchange. With an error that this side found it tells the peer, as far as that is possible; TLS's own
+// goodbye is not sent, because the messages have ends of their own.
 func (c *channel) close(e *Error) {
 	if e != nil && !e.Remote && c.tls != nil && c.tls.ConnectionState().HandshakeComplete {
 		switch e.Alert {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Alert is the coarse reason that one side gives the other when it ends an exchange. As an error it is what errors.Is finds in every
-// failure of this package, whichever side it came from.
+// Alert is the coarse reason that one side gives the other when it ends an exchange. As an error it is what errors.Is
+// finds in every failure of this package, whichever side it came from.
 type Alert uint8
 
 const (

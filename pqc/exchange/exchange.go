@@ -1,10 +1,10 @@
-// Package exchange agrees on the keys of one pair of IPsec security associations: a TLS 1.3 session with certificates on
-// both sides, and inside it five messages that carry a post-quantum signature and a KEM. The key is a combination of a TLS exporter's
-// value and the KEM's secret. docs/exchange.md describes it byte by byte.
+// Package exchange agrees on the keys of one pair of IPsec security associations: a TLS 1.3 session with certificates
+// on both sides, and inside it five messages that carry a post-quantum signature and a KEM. The key is a combination
+// of a TLS exporter's value and the KEM's secret. docs/exchange.md describes it byte by byte.
 //
-// The initiator calls Initiate, installs its inbound SA, switches its outbound SA, and calls Session.Done. The responder calls
-// Respond, installs its inbound SA, calls Session.Confirm, and then switches its outbound SA. So neither sends before the other
-// can receive.
+// The initiator calls Initiate, installs its inbound SA, switches its outbound SA, and calls Session.Done. The
+// responder calls Respond, installs its inbound SA, calls Session.Confirm, and then switches its outbound SA. So
+// neither sends before the other can receive.
 package exchange
 
 import (
@@ -52,8 +52,8 @@ type Config struct {
 	// Deadline replaces the Endpoint's if it is not 0: for a responder, once Lookup has returned.
 	Deadline time.Duration
 
-	// Reveal is for verification only, never for use: it is given copies of the secrets of an exchange, so that the keys
-	// can be recomputed independently. It runs before the keys are confirmed.
+	// Reveal is for verification only, never for use: it is given copies of the secrets of an exchange, so that the
+	// keys can be recomputed independently. It runs before the keys are confirmed.
 	Reveal func(Secrets)
 	// Tamper is for verification only: it is given each message that is about to be sent, header included, and returns
 	// what is written to the TLS session in its place. With it an otherwise honest peer becomes a malicious one.
@@ -108,8 +108,8 @@ type Accept struct {
 	SPI uint32 // of the responder's inbound SA, at least MinSPI
 }
 
-// Lookup gives the Config for a peer and a tunnel. Any error refuses the exchange; one that is Busy tells the peer to try again later.
-// It must not block.
+// Lookup gives the Config for a peer and a tunnel. Any error refuses the exchange; one that is Busy tells the peer to
+// try again later. It must not block.
 type Lookup func(Hello) (Config, Accept, error)
 
 // Timings of the steps of one exchange on one side; a step that the side did not take is 0. What arrives in a

@@ -156,7 +156,8 @@ func responderPin(e exchangetest.End) exchange.Pin {
 	return exchange.PinOf(e.Endpoint.Certificate.Leaf)
 }
 
-// TestReveal recomputes the keys of both directions from the two sources, from the description in docs/exchange.md and with the standard library only.
+// TestReveal recomputes the keys of both directions from the two sources, from the description in docs/exchange.md and
+// with the standard library only.
 func TestReveal(t *testing.T) {
 	t.Parallel()
 	var seen [2]exchange.Secrets

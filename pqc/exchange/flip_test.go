@@ -10,8 +10,8 @@ import (
 	"pqlab/pqc"
 )
 
-// duo is an exchange between two honest sides that exist without TLS and without connections, so that a step can be repeated with
-// thousands of altered messages.
+// duo is an exchange between two honest sides that exist without TLS and without connections, so that a step can be
+// repeated with thousands of altered messages.
 type duo struct {
 	initiator *initiator
 	responder *responder
@@ -72,8 +72,8 @@ func (d *duo) takeProposal(message []byte) (offer []byte, e *Error) {
 	return d.responder.offer(&d.config[1], duoAccept, m)
 }
 
-// messages runs the exchange and gives its five messages. Before each message is taken, take is called with it and with the
-// duo as it then is.
+// messages runs the exchange and gives its five messages. Before each message is taken, take is called with it and
+// with the duo as it then is.
 func (d *duo) messages(t testing.TB, take func(messageType, []byte)) [][]byte {
 	t.Helper()
 	var all [][]byte
@@ -143,8 +143,8 @@ func cloneSession(t testing.TB, s *Session) *Session {
 	return &c
 }
 
-// try gives a message to the side that it is for. A nil error means that the victim went on; for a proposal the victim of an alteration is the
-// initiator, whose proposal is not what was answered.
+// try gives a message to the side that it is for. A nil error means that the victim went on; for a proposal the victim
+// of an alteration is the initiator, whose proposal is not what was answered.
 func (d *duo) try(t testing.TB, typ messageType, message []byte) *Error {
 	t.Helper()
 	c := d.snapshot(t)
@@ -167,8 +167,8 @@ func (d *duo) try(t testing.TB, typ messageType, message []byte) *Error {
 	return c.responder.session.done(message)
 }
 
-// TestEachByteMatters flips bits of the body of each message and gives the result to the honest side that it is for. Headers are
-// read by the channel: see TestTamperedHeaders.
+// TestEachByteMatters flips bits of the body of each message and gives the result to the honest side that it is for.
+// Headers are read by the channel: see TestTamperedHeaders.
 func TestEachByteMatters(t *testing.T) {
 	t.Parallel()
 	for _, suite := range pqc.Suites() {
@@ -217,8 +217,9 @@ func TestEachLength(t *testing.T) {
 	})
 }
 
-// TestReplayed gives each side messages of an earlier exchange of the same two ends with the same keys, in place of those of the present one.
-// The channel binding is the same here, which TLS would prevent: the nonces and keys have to do.
+// TestReplayed gives each side messages of an earlier exchange of the same two ends with the same keys, in place of
+// those of the present one. The channel binding is the same here, which TLS would prevent: the nonces and keys have to
+// do.
 func TestReplayed(t *testing.T) {
 	t.Parallel()
 	for _, pinned := range []bool{false, true} {

@@ -106,7 +106,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// FuzzInitiator and FuzzResponder give a side any body in place of an honest one's. Nobody who lacks the secrets can make one that is taken.
+// FuzzInitiator and FuzzResponder give a side any body in place of an honest one's. Nobody who lacks the secrets can
+// make one that is taken.
 func FuzzInitiator(f *testing.F) {
 	d := newDuo(f, mustSuite(f, "mldsa44+mlkem512"), true, false)
 	if _, e := d.initiator.propose(); e != nil {
@@ -139,8 +140,8 @@ func FuzzResponder(f *testing.F) {
 	})
 }
 
-// FuzzRespond writes any bytes into a TLS session with a valid certificate. The responder ends with an error, has no session,
-// and does not wait beyond its deadline.
+// FuzzRespond writes any bytes into a TLS session with a valid certificate. The responder ends with an error, has no
+// session, and does not wait beyond its deadline.
 func FuzzRespond(f *testing.F) {
 	mine, err := NewIdentity("initiator", nil)
 	if err != nil {

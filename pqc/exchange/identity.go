@@ -43,8 +43,8 @@ func (p *Peer) check() error {
 	return nil
 }
 
-// verify decides on a certificate chain whose first key the peer has proved to hold. A pinned key is trusted whatever its certificate
-// says; dates and usages count with a CA only.
+// verify decides on a certificate chain whose first key the peer has proved to hold. A pinned key is trusted whatever
+// its certificate says; dates and usages count with a CA only.
 func (p *Peer) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage) error {
 	if len(chain) == 0 {
 		return fmt.Errorf("%w: it sent none", ErrUntrusted)
@@ -68,8 +68,8 @@ func (p *Peer) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage) error {
 	return nil
 }
 
-// NewIdentity makes a self-signed certificate for the name. A nil key means a new Ed25519 key; any other may be ECDSA P-256 or what
-// else TLS 1.3 takes. The certificate has no end (RFC 5280 section 4.1.2.5): it is trusted by its pin.
+// NewIdentity makes a self-signed certificate for the name. A nil key means a new Ed25519 key; any other may be ECDSA
+// P-256 or what else TLS 1.3 takes. The certificate has no end (RFC 5280 section 4.1.2.5): it is trusted by its pin.
 func NewIdentity(name string, key crypto.Signer) (tls.Certificate, error) {
 	if key == nil {
 		_, fresh, err := ed25519.GenerateKey(rand.Reader)

@@ -13,8 +13,9 @@ import (
 	"pqlab/pqc"
 )
 
-// Initiate proposes the tunnel to the responder at the other end of conn and returns when the responder has confirmed the keys, and
-// so has its inbound SA in place. The caller installs its inbound SA, may then send on its outbound one, and calls Session.Done.
+// Initiate proposes the tunnel to the responder at the other end of conn and returns when the responder has confirmed
+// the keys, and so has its inbound SA in place. The caller installs its inbound SA, may then send on its outbound one,
+// and calls Session.Done.
 //
 // Initiate owns conn. An error is an *Error; then conn is closed, the peer has been told, and no key is left.
 func Initiate(ctx context.Context, conn net.Conn, ep Endpoint, cfg Config, p Proposal) (*Session, error) {
@@ -77,7 +78,8 @@ func (i *initiator) run(ctx context.Context, ep *Endpoint) *Error {
 	return i.confirmed(message)
 }
 
-// initiator goes through the exchange message by message and knows nothing of connections. After an error it is useless.
+// initiator goes through the exchange message by message and knows nothing of connections. After an error it is
+// useless.
 type initiator struct {
 	cfg      *Config
 	session  *Session

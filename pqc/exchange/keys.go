@@ -73,7 +73,8 @@ func (t transcript) with(part []byte) [TranscriptSize]byte {
 	return next.sum()
 }
 
-// signed is what a signature covers: its label, and the hash of the transcript and the message's part before the signature.
+// signed is what a signature covers: its label, and the hash of the transcript and the message's part before the
+// signature.
 func signed(label string, h [TranscriptSize]byte) []byte {
 	return append(append([]byte(label), 0), h[:]...)
 }

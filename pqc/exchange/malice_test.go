@@ -28,8 +28,8 @@ const (
 	done
 )
 
-// tampered runs an exchange in which one side says something else than it means, in message number at. Time is fake, so that waiting for bytes that
-// never come costs nothing.
+// tampered runs an exchange in which one side says something else than it means, in message number at. Time is fake,
+// so that waiting for bytes that never come costs nothing.
 func tampered(t *testing.T, cfg exchange.Config, at byte, f func([]byte) []byte, check func(t *testing.T, r exchangetest.Result)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -48,8 +48,8 @@ func tampered(t *testing.T, cfg exchange.Config, at byte, f func([]byte) []byte,
 	})
 }
 
-// broken says that the side that message number at was for has an error, and the other one too where it can know: the initiator's part
-// ends with the sending of done.
+// broken says that the side that message number at was for has an error, and the other one too where it can know: the
+// initiator's part ends with the sending of done.
 func broken(t *testing.T, at byte, r exchangetest.Result) {
 	t.Helper()
 	if r.ResponderErr == nil {
@@ -151,8 +151,8 @@ func TestTwice(t *testing.T) {
 	t.Parallel()
 	for at := byte(proposal); at <= confirmation; at++ { // a second done comes when nobody listens
 		tampered(t, exchange.Config{Suites: anySuite(t)}, at, func(m []byte) []byte { return append(m, m...) }, func(t *testing.T, r exchangetest.Result) {
-			// The second copy is found one step after the first was taken; that of a confirmation never, as the initiator has
-			// nothing more to receive, and it harms nobody.
+			// The second copy is found one step after the first was taken; that of a confirmation never, as the
+			// initiator has nothing more to receive, and it harms nobody.
 			if at < confirmation && r.ResponderErr == nil {
 				t.Errorf("message %d: responder has no error", at)
 			}
@@ -401,8 +401,8 @@ func TestEndlessHandshake(t *testing.T) {
 	}
 }
 
-// TestRelay: a man in the middle who has stolen the keys of both certificates and passes on every byte is found out by the
-// channel binding, whatever the identities are.
+// TestRelay: a man in the middle who has stolen the keys of both certificates and passes on every byte is found out by
+// the channel binding, whatever the identities are.
 func TestRelay(t *testing.T) {
 	t.Parallel()
 	for _, pinned := range []bool{false, true} {
@@ -442,8 +442,8 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// TestNothingGrows runs exchanges that succeed and that fail, and looks for goroutines and descriptors that stay. It is not parallel, so that
-// there are no others.
+// TestNothingGrows runs exchanges that succeed and that fail, and looks for goroutines and descriptors that stay. It
+// is not parallel, so that there are no others.
 func TestNothingGrows(t *testing.T) {
 	initiator, responder := pair(t, exchange.Config{Suites: anySuite(t)})
 	round := func() {

@@ -59,7 +59,8 @@ const (
 
 // maxOfferBody is the length of the longest offer with the suite; only a signature can be shorter than its limit.
 func maxOfferBody(s pqc.Suite) int {
-	return 1 + len(s.String()) + nonceSize + 4 + 2 + s.KEM.EncapsulationKeySize() + 2 + s.Signature.PublicKeySize() + 2 + s.Signature.SignatureSize()
+	return 1 + len(s.String()) + nonceSize + 4 +
+		2 + s.KEM.EncapsulationKeySize() + 2 + s.Signature.PublicKeySize() + 2 + s.Signature.SignatureSize()
 }
 
 // maxAnswerBody is the length of the longest answer with the suite.
@@ -235,7 +236,8 @@ func encodeAnswer(unconfirmed, mac []byte) ([]byte, error) {
 	})
 }
 
-// decode leaves in m slices of body. It returns the length of the part that is signed; the signature follows, then the MAC.
+// decode leaves in m slices of body. It returns the length of the part that is signed; the signature follows, then the
+// MAC.
 func (m *answer) decode(body []byte) (signed int, err error) {
 	s := cryptobyte.String(body)
 	if !read16(&s, &m.ciphertext) || !read16(&s, &m.publicKey) {

@@ -224,7 +224,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestBadConfig: what cannot work is refused before anything is sent, and a responder whose Config is bad says so to nobody but its owner.
+// TestBadConfig: what cannot work is refused before anything is sent, and a responder whose Config is bad says so to
+// nobody but its owner.
 func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	good, good2 := pinnedPair(t, exchange.Config{Suites: anySuite(t), Mutual: true})

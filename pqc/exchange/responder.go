@@ -13,11 +13,12 @@ import (
 	"pqlab/pqc"
 )
 
-// Respond takes part in an exchange that the peer at the other end of conn began, and returns when the peer has proved that it has the
-// keys. The caller installs its inbound SA and calls Session.Confirm; when that returns nil it may send on its outbound SA.
+// Respond takes part in an exchange that the peer at the other end of conn began, and returns when the peer has proved
+// that it has the keys. The caller installs its inbound SA and calls Session.Confirm; when that returns nil it may
+// send on its outbound SA.
 //
-// Respond owns conn. An error is an *Error; then conn is closed, the peer has been told, and no key is left. What lookup
-// reserved is the caller's to give back.
+// Respond owns conn. An error is an *Error; then conn is closed, the peer has been told, and no key is left. What
+// lookup reserved is the caller's to give back.
 func Respond(ctx context.Context, conn net.Conn, ep Endpoint, lookup Lookup) (*Session, error) {
 	s := new(Session)
 	start := time.Now()
@@ -86,7 +87,8 @@ func (r *responder) run(ctx context.Context, ep *Endpoint, lookup Lookup) *Error
 	return r.accept(message)
 }
 
-// responder goes through the exchange message by message and knows nothing of connections. After an error it is useless.
+// responder goes through the exchange message by message and knows nothing of connections. After an error it is
+// useless.
 type responder struct {
 	cfg     *Config
 	session *Session
@@ -106,7 +108,8 @@ func (r *responder) read(message []byte) (*proposal, *Error) {
 	return m, nil
 }
 
-// choose takes the first suite of the initiator's that is acceptable, and refuses a proposal that asks for another tunnel than the configured one.
+// choose takes the first suite of the initiator's that is acceptable, and refuses a proposal that asks for another
+// tunnel than the configured one.
 func (r *responder) choose(m *proposal) (pqc.Suite, error) {
 	cfg := r.cfg
 	switch {

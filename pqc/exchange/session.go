@@ -10,8 +10,8 @@ import (
 	"pqlab/pqc"
 )
 
-// Session is an exchange whose keys are agreed. It is not safe for concurrent use. The caller ends it with Done (initiator), Confirm
-// (responder) or Close, and wipes it.
+// Session is an exchange whose keys are agreed. It is not safe for concurrent use. The caller ends it with Done
+// (initiator), Confirm (responder) or Close, and wipes it.
 type Session struct {
 	Initiator     bool
 	Tunnel        string
@@ -37,8 +37,8 @@ type Session struct {
 	proposedSPI, acceptedSPI uint32
 }
 
-// Done tells the responder that the initiator's inbound SA is in place, and ends the exchange. Nil means that the message was handed
-// to the network: the responder's Confirm says whether it arrived.
+// Done tells the responder that the initiator's inbound SA is in place, and ends the exchange. Nil means that the
+// message was handed to the network: the responder's Confirm says whether it arrived.
 func (s *Session) Done(ctx context.Context) error {
 	if err := s.open(true, typeDone); err != nil {
 		return err
@@ -56,8 +56,9 @@ func (s *Session) sendDone() *Error {
 	return s.channel.send(typeDone, message)
 }
 
-// Confirm tells the initiator that the responder's inbound SA is in place, and waits until the initiator's is. Nil means that
-// the responder may send on its outbound SA. After an error it must not; see docs/exchange.md for its inbound SA.
+// Confirm tells the initiator that the responder's inbound SA is in place, and waits until the initiator's is. Nil
+// means that the responder may send on its outbound SA. After an error it must not; see docs/exchange.md for its
+// inbound SA.
 func (s *Session) Confirm(ctx context.Context) error {
 	if err := s.open(false, typeConfirmation); err != nil {
 		return err
@@ -183,7 +184,9 @@ func (s *Session) sign(t messageType, key pqc.SigningKey, label string, unsigned
 }
 
 // combine makes the keys and forgets the TLS key. unconfirmed is the answer's body up to its MAC.
-func (s *Session) combine(t messageType, cfg *Config, keys *tlsSecrets, kemSecret, encapsulationKey, ciphertext, unconfirmed []byte) *Error {
+func (s *Session) combine(
+	t messageType, cfg *Config, keys *tlsSecrets, kemSecret, encapsulationKey, ciphertext, unconfirmed []byte,
+) *Error {
 	start := time.Now()
 	s.Transcript = s.transcript.with(unconfirmed)
 	schedule, err := combine(cfg, *keys, kemSecret, encapsulationKey, ciphertext, s.Transcript)

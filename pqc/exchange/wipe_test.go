@@ -139,7 +139,8 @@ func (c spyCombiner) Combine(domain string, sources ...pqc.Source) ([]byte, erro
 	return c.spy.secret("combined key", key), err
 }
 
-// TestSecretsAreWiped runs exchanges that succeed and exchanges that fail at each message, and looks at every secret afterwards. Pinned keys stay.
+// TestSecretsAreWiped runs exchanges that succeed and exchanges that fail at each message, and looks at every secret
+// afterwards. Pinned keys stay.
 func TestSecretsAreWiped(t *testing.T) {
 	t.Parallel()
 	for at := typeTLS; at <= typeDone; at++ { // at 0 nothing is altered

@@ -1,5 +1,5 @@
-// Package exchangetest makes peers for tests of key exchanges: pairs that trust each other, peers that alter what they say, and a man in
-// the middle who has stolen the keys of both certificates.
+// Package exchangetest makes peers for tests of key exchanges: pairs that trust each other, peers that alter what they
+// say, and a man in the middle who has stolen the keys of both certificates.
 package exchangetest
 
 import (
@@ -59,8 +59,8 @@ func Pinned(initiator, responder *End) error {
 	return nil
 }
 
-// Result of an exchange on both sides. A session that was made and then ended with an error, which can happen to both sides
-// after the fourth message, is there beside its error.
+// Result of an exchange on both sides. A session that was made and then ended with an error, which can happen to both
+// sides after the fourth message, is there beside its error.
 type Result struct {
 	Initiator, Responder       *exchange.Session
 	InitiatorErr, ResponderErr error
@@ -80,9 +80,10 @@ func Run(ctx context.Context, initiator, responder End, toResponder, toInitiator
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.Responder, r.ResponderErr = exchange.Respond(ctx, toInitiator, responder.Endpoint, func(exchange.Hello) (exchange.Config, exchange.Accept, error) {
+		lookup := func(exchange.Hello) (exchange.Config, exchange.Accept, error) {
 			return responder.Config, exchange.Accept{SPI: 0x2002}, nil
-		})
+		}
+		r.Responder, r.ResponderErr = exchange.Respond(ctx, toInitiator, responder.Endpoint, lookup)
 		if r.ResponderErr == nil {
 			r.ResponderErr = r.Responder.Confirm(ctx)
 		}
@@ -117,8 +118,8 @@ func Loopback() (a, b net.Conn, err error) {
 	return a, b, nil
 }
 
-// Flip is a Config.Tamper that flips the bits of mask in one byte of one message; the header's four bytes count. Messages are numbered
-// as in docs/exchange.md: 1 proposal, 2 offer, 3 answer, 4 confirmation, 5 done.
+// Flip is a Config.Tamper that flips the bits of mask in one byte of one message; the header's four bytes count.
+// Messages are numbered as in docs/exchange.md: 1 proposal, 2 offer, 3 answer, 4 confirmation, 5 done.
 func Flip(message byte, offset int, mask byte) func([]byte) []byte {
 	return func(m []byte) []byte {
 		if m[0] == message && offset < len(m) {
@@ -129,9 +130,12 @@ func Flip(message byte, offset int, mask byte) func([]byte) []byte {
 	}
 }
 
-// Relay stands between an initiator and a responder with the certificates and keys of both: it ends the TLS session of each, and
-// passes on every byte inside, until one of them hangs up. It returns what passed from the initiator and from the responder.
-func Relay(ctx context.Context, toInitiator, toResponder net.Conn, asResponder, asInitiator tls.Certificate) (fromInitiator, fromResponder int64, err error) {
+// Relay stands between an initiator and a responder with the certificates and keys of both: it ends the TLS session of
+// each, and passes on every byte inside, until one of them hangs up. It returns what passed from the initiator and
+// from the responder.
+func Relay(
+	ctx context.Context, toInitiator, toResponder net.Conn, asResponder, asInitiator tls.Certificate,
+) (fromInitiator, fromResponder int64, err error) {
 	defer toInitiator.Close()
 	defer toResponder.Close()
 	server := tls.Server(toInitiator, relayConfig(asResponder))
