@@ -35,7 +35,7 @@ func (e *MissingError) Error() string {
 // kernel has none, else why it could not be tried.
 func ProbeTBF() error {
 	return probe(&MissingError{"tbf", "CONFIG_NET_SCH_TBF"}, func(index int) netlink.Qdisc {
-		return bucket(1e6, 1500, index)
+		return bucket(1e6, 65536, index) // the MTU of lo
 	})
 }
 

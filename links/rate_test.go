@@ -1,0 +1,256 @@
+package links
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pqlab/internal/netns"
+	"pqlab/topology"
+)
+
+// joined is a link with an address at each end.
+func joined(t testing.TB, rate topology.Rate, mtu int, shaper Shaper) (a, b *netns.Namespace) {
+	t.Helper()
+	nss := spaces(t, 2)
+	link := planned("a-b")
+	link.Rate, link.MTU = rate, mtu
+	if _, err := Make(link, nss[0], nss[1], shaper); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"eth0", "eth7"} {
+		h, err := nss[i].Netlink()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := h.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 0, 0, byte(i+1)), Mask: net.CIDRMask(24, 32)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return nss[0], nss[1]
+}
+
+// A flow is a running transfer from a to b and the kernel's count of what has arrived. A counter of the kernel's does
+// not care how late a busy machine lets the receiving process run.
+type flow struct {
+	arrived func() uint64 // bytes
+	leap    time.Duration // what may arrive at once when a gap is filled, as the time that it takes at the rate
+	stop    func()
+}
+
+// tcp counts payload in order. (Interface counters count a segmented packet's headers once, the filter counts them all.)
+// Its window is what a rate brings in 12 ms: enough to keep the filter busy, and not so much that its queue drops.
+func tcp(t testing.TB, a, b *netns.Namespace, address string, rate topology.Rate) flow {
+	t.Helper()
+	const window = 12 * time.Millisecond
+	var l net.Listener
+	var c net.Conn
+	if err := b.Do(func() (err error) {
+		l, err = (&net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+			return errors.Join(raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, int(float64(rate)/8*window.Seconds()))
+			}), err)
+		}}).Listen(t.Context(), "tcp", address+":0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := a.Do(func() (err error) { c, err = net.Dial("tcp", l.Addr().String()); return err }); err != nil {
+		t.Fatal(err)
+	}
+	sink, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, 1<<17)
+		for {
+			if _, err := c.Write(buf); err != nil {
+				return
+			}
+		}
+	})
+	wg.Go(func() { io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{sink}, make([]byte, 1<<20)) })
+	raw, err := sink.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flow{
+		leap: window,
+		arrived: func() (bytes uint64) {
+			if err := raw.Control(func(fd uintptr) {
+				info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				bytes = info.Bytes_received
+			}); err != nil {
+				t.Error(err)
+			}
+			return bytes
+		},
+		stop: func() {
+			c.Close()
+			sink.Close()
+			wg.Wait()
+		},
+	}
+}
+
+// udp sends as much as it can, to a port that throws it away, and counts frames at the receiving interface.
+func udp(t testing.TB, a, b *netns.Namespace, size int) flow {
+	t.Helper()
+	var sink, c *net.UDPConn
+	to := &net.UDPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 7}
+	if err := b.Do(func() (err error) { sink, err = net.ListenUDP("udp", to); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Do(func() (err error) { c, err = net.DialUDP("udp", nil, to); return err }); err != nil {
+		t.Fatal(err)
+	}
+	h, err := b.Netlink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, size)
+		for {
+			// A full queue drops and may say ENOBUFS, which is what we want.
+			if _, err := c.Write(buf); errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	})
+	return flow{
+		arrived: func() uint64 {
+			l, err := h.LinkByName("eth7")
+			if err != nil {
+				t.Error(err)
+				return 0
+			}
+			return l.Attrs().Statistics.RxBytes
+		},
+		stop: func() {
+			c.Close()
+			sink.Close()
+			wg.Wait()
+		},
+	}
+}
+
+// window waits for so many bytes and returns the rate at which they arrived, in bit/s, and how long they took.
+func (f flow) window(bytes uint64) (rate float64, took time.Duration) {
+	sample := func() (uint64, time.Time) {
+		for {
+			before := time.Now()
+			n := f.arrived()
+			if after := time.Now(); after.Sub(before) < time.Millisecond {
+				return n, before
+			}
+		}
+	}
+	n, from := sample()
+	for {
+		time.Sleep(time.Millisecond)
+		if m, now := sample(); m >= n+bytes || now.Sub(from) > 5*time.Second {
+			return float64(m-n) * 8 / now.Sub(from).Seconds(), now.Sub(from)
+		}
+	}
+}
+
+// holds measures the flow against the rate that the filter should let pass. No window may have more than that and one
+// bucket. A busy machine takes from single windows, so some window must have it all, to within a share of miss.
+func holds(t *testing.T, f flow, want, miss float64) (kept bool) {
+	t.Helper()
+	volume := uint64(want / 8 * 0.1)
+	f.window(2 * volume) // the first bucket, and the losses of TCP's start
+	var seen []float64
+	for len(seen) < 30 {
+		rate, took := f.window(volume)
+		share := rate / want
+		if most := 1.02 + (refill+f.leap+2*time.Millisecond).Seconds()/took.Seconds(); share > most {
+			t.Errorf("%.4f of the rate passed within %v", share, took)
+		}
+		if seen = append(seen, share); share > 1-miss && len(seen) >= 3 {
+			t.Logf("shares of %.0f bit/s: %.4f", want, seen)
+			return true
+		}
+	}
+	slices.Sort(seen)
+	t.Logf("shares of %.0f bit/s: %.4f", want, seen)
+	return false
+}
+
+func TestTBFRate(t *testing.T) {
+	if err := ProbeTBF(); err != nil {
+		t.Skip(err)
+	}
+	shaper := tbf{without("netem")}
+	for _, tt := range []struct {
+		rate topology.Rate
+		mtu  int
+	}{{10e6, 1500}, {100e6, 1500}, {100e6, 9000}, {1e9, 1500}} {
+		mtu := float64(tt.mtu)
+		for _, proto := range []struct {
+			name  string
+			share float64 // what the flow counts of what the filter counts: a frame is the packet and 14 bytes
+			start func(a, b *netns.Namespace) flow
+		}{
+			{"TCP", (mtu - 52) / (mtu + header), func(a, b *netns.Namespace) flow { return tcp(t, a, b, "10.0.0.2", tt.rate) }},
+			{"UDP", 1, func(a, b *netns.Namespace) flow { return udp(t, a, b, tt.mtu-28) }},
+		} {
+			t.Run(fmt.Sprintf("%s %d MTU %d", proto.name, uint64(tt.rate), tt.mtu), func(t *testing.T) {
+				a, b := joined(t, tt.rate, tt.mtu, shaper)
+				f := proto.start(a, b)
+				kept := holds(t, f, float64(tt.rate)*proto.share, 0.02)
+				f.stop()
+				if kept {
+					return
+				}
+				a, b = joined(t, 0, tt.mtu, none{})
+				f = proto.start(a, b)
+				free, _ := f.window(uint64(tt.rate) / 8 / 5)
+				f.stop()
+				if free < 4*float64(tt.rate) {
+					t.Skipf("this machine now makes %.0f bit/s unshaped: too little to tell what the filter keeps back", free)
+				}
+				t.Errorf("the filter never let its rate pass; unshaped, %.0f bit/s do", free)
+			})
+		}
+	}
+}
+
+// Both directions are shaped, each on its own.
+func TestTBFBothDirections(t *testing.T) {
+	if err := ProbeTBF(); err != nil {
+		t.Skip(err)
+	}
+	const rate = 20e6
+	a, b := joined(t, rate, 1500, tbf{without("netem")})
+	there, back := tcp(t, a, b, "10.0.0.2", rate), tcp(t, b, a, "10.0.0.1", rate)
+	defer there.stop()
+	defer back.stop()
+	for name, f := range map[string]flow{"there": there, "back": back} {
+		// What the acknowledgements of the other direction take is small.
+		if !holds(t, f, rate*1448.0/1514, 0.12) {
+			t.Error("too little passed ", name)
+		}
+	}
+}
