@@ -1,0 +1,97 @@
+package probe
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+
+	"github.com/containerd/cgroups/v3"
+	"golang.org/x/sys/cpu"
+	"golang.org/x/sys/unix"
+
+	"pqlab/internal/journal"
+	"pqlab/nodes"
+)
+
+func tryKernel() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %s %s", unix.ByteSliceToString(u.Sysname[:]), unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:])), nil
+}
+
+// tryCPULimits makes a node's cgroup as a lab does, journal and all.
+func tryCPULimits() (seen string, err error) {
+	seen = map[cgroups.CGMode]string{
+		cgroups.Unavailable: "no cgroups are mounted", cgroups.Legacy: "version 1", cgroups.Hybrid: "version 1 beside 2", cgroups.Unified: "version 2",
+	}[cgroups.Mode()]
+	dir, err := journal.Dir()
+	if err != nil {
+		return seen, err
+	}
+	j, err := journal.Open(dir)
+	if err != nil {
+		return seen, err
+	}
+	defer func() { err = errors.Join(err, j.Close()) }()
+	c, err := nodes.NewCgroup("doctor", "probe", nodes.Profile{Name: "probe", Cores: 1, Share: 1}, j)
+	if errors.Is(err, nodes.ErrNoCgroup) {
+		return seen, fmt.Errorf("%w: %w", errMissing, err)
+	}
+	if err != nil {
+		return seen, err
+	}
+	return seen, c.Remove()
+}
+
+func tryAES() (string, error) {
+	switch {
+	case cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ && cpu.X86.HasSSSE3, cpu.ARM64.HasAES && cpu.ARM64.HasPMULL, cpu.S390X.HasAESGCM:
+		return fmt.Sprintf("%d CPUs", runtime.NumCPU()), nil
+	}
+	return fmt.Sprintf("%d CPUs", runtime.NumCPU()), errMissing
+}
+
+func tryMemory() (string, error) {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	kib := map[string]uint64{}
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, rest, _ := strings.Cut(lines.Text(), ":")
+		var n uint64
+		if _, err := fmt.Sscan(rest, &n); err == nil {
+			kib[name] = n
+		}
+	}
+	total, ok1 := kib["MemTotal"]
+	available, ok2 := kib["MemAvailable"]
+	if !ok1 || !ok2 {
+		return "", fmt.Errorf("/proc/meminfo has no MemTotal or MemAvailable: %w", errMissing)
+	}
+	const gib = 1 << 20
+	return fmt.Sprintf("%.1f of %.1f GiB available", float64(available)/gib, float64(total)/gib), nil
+}
+
+func tryKVM() (string, error) {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return "", err
+	}
+	return "", f.Close()
+}
+
+func tryQEMU() (string, error) {
+	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
+	if arch == "" {
+		arch = runtime.GOARCH
+	}
+	return exec.LookPath("qemu-system-" + arch)
+}

@@ -1,0 +1,171 @@
+package probe
+
+// Names of the capabilities.
+const (
+	kernel            = "kernel"
+	userNamespaces    = "user namespaces"
+	networkNamespaces = "network namespaces"
+	ipv6              = "ipv6"
+	veth              = "veth"
+	bridge            = "bridge"
+	tun               = "tun"
+	packet            = "packet"
+	udpOffload        = "udp offload"
+	tbf               = "tbf"
+	netem             = "netem"
+	esp               = "esp"
+	xfrmPolicies      = "xfrm policies"
+	xfrmInterface     = "xfrm interface"
+	nfTables          = "nftables"
+	cpuLimits         = "cpu limits"
+	aes               = "aes"
+	memory            = "memory"
+	kvm               = "kvm"
+	qemu              = "qemu"
+)
+
+// table lists everything that is tried, in the order in which a person wants to read it.
+func table() []trial {
+	return []trial{{
+		name: kernel,
+		how:  "uname",
+		use:  "named in every result",
+		try:  tryKernel,
+	}, {
+		name:    userNamespaces,
+		how:     "started a process in a new one",
+		needs:   "CONFIG_USER_NS, and a system that lets this user have them (user.max_user_namespaces, kernel.unprivileged_userns_clone, AppArmor)",
+		instead: "root needs none",
+		use:     "an ordinary user's labs are inside one",
+		without: "labs need root",
+		try:     tryUserNamespaces,
+	}, {
+		name:    networkNamespaces,
+		how:     "made one and brought its lo up",
+		needs:   "CONFIG_NET_NS, and root or user namespaces",
+		instead: "no lab can be made here",
+		use:     "every node is one",
+		try:     tryNetworkNamespaces,
+	}, {
+		name:    ipv6,
+		how:     "gave an address to lo",
+		needs:   "CONFIG_IPV6, and no ipv6.disable=1 on the kernel's command line",
+		instead: "labs with IPv6 addresses cannot be made",
+		use:     "every link has both families",
+		try:     tryIPv6,
+	}, {
+		name:    veth,
+		how:     "made a pair",
+		needs:   "CONFIG_VETH (module veth)",
+		instead: "no lab can be made here",
+		use:     "every link is a pair",
+		try:     tryVeth,
+	}, {
+		name:    bridge,
+		how:     "made one",
+		needs:   "CONFIG_BRIDGE (module bridge)",
+		instead: "labs without access points and switches need none",
+		use:     "access points and switches",
+		try:     tryBridge,
+	}, {
+		name:    tun,
+		how:     "made a device with virtio headers and segmentation offload",
+		needs:   "CONFIG_TUN (module tun) and a /dev/net/tun that this user may open; as root: modprobe tun && chmod 0666 /dev/net/tun",
+		instead: "packet does the same",
+		use:     "inner port of the gateway dataplane",
+		without: "the gateway dataplane uses packet",
+		try:     tryPort(tun),
+	}, {
+		name:    packet,
+		how:     "bound an AF_PACKET socket with virtio headers to a veth pair",
+		needs:   "CONFIG_PACKET (module af_packet)",
+		instead: "tun does the same",
+		use:     "inner port of the gateway dataplane where there is no tun",
+		without: "the gateway dataplane needs tun",
+		try:     tryPort(packet),
+	}, {
+		name:    udpOffload,
+		how:     "sent three datagrams as one over lo (UDP_SEGMENT) and received them (UDP_GRO)",
+		needs:   "Linux 5.0",
+		instead: "UDP-encapsulated ESP needs it",
+		use:     "ESP in UDP leaves and arrives many packets at a time",
+		try:     tryUDPOffload,
+	}, {
+		name:    tbf,
+		how:     "put one on lo",
+		needs:   "CONFIG_NET_SCH_TBF (module sch_tbf)",
+		instead: "--shaper=none runs labs with unlimited rates",
+		use:     "rates of links",
+		try:     tryTBF,
+	}, {
+		name:    netem,
+		how:     "put one on lo",
+		needs:   "CONFIG_NET_SCH_NETEM (module sch_netem)",
+		instead: "--shaper=none runs labs without delay, jitter and loss",
+		use:     "nothing yet: no shaper of this version uses it",
+		try:     tryNetem,
+	}, {
+		name:    esp,
+		how:     "added an SA with rfc4106(gcm(aes)), 256-bit key",
+		needs:   "CONFIG_INET_ESP, CONFIG_XFRM_USER and CONFIG_CRYPTO_GCM (modules esp4, xfrm_user, gcm)",
+		instead: "the gateway dataplane does ESP in user space",
+		use:     "nothing yet: the xfrm dataplane is not built into this version, tunnels use the gateway",
+		without: "tunnels use the gateway dataplane",
+		try:     tryESP,
+	}, {
+		name:    xfrmPolicies,
+		how:     "added one",
+		needs:   "CONFIG_XFRM_USER (module xfrm_user)",
+		instead: "the gateway dataplane needs none",
+		use:     "nothing yet: the xfrm dataplane is not built into this version",
+		without: "tunnels use the gateway dataplane",
+		try:     tryXFRMPolicies,
+	}, {
+		name:    xfrmInterface,
+		how:     "made one",
+		needs:   "CONFIG_XFRM_INTERFACE (module xfrm_interface)",
+		instead: "nothing of this version needs one",
+		use:     "nothing yet",
+		try:     tryXFRMInterface,
+	}, {
+		name:    nfTables,
+		how:     "made a table with a chain",
+		needs:   "CONFIG_NF_TABLES_INET (module nf_tables)",
+		instead: "a gateway cannot refuse plaintext without it, and does not start",
+		use:     "refuses plaintext between protected subnets",
+		try:     tryNFTables,
+	}, {
+		name:    cpuLimits,
+		how:     "made a cgroup with a CPU quota",
+		needs:   "root, or a delegated cgroup with the cpu controller (systemd-run --user --scope -p Delegate=yes)",
+		instead: "device profiles are not enforced, and results say so",
+		use:     "device profiles; CPU time of nodes with one",
+		try:     tryCPULimits,
+	}, {
+		name:    aes,
+		how:     "asked the CPU",
+		needs:   "AES-NI and PCLMULQDQ, or the AES and PMULL extensions of arm64",
+		instead: "AES-GCM is computed without, many times slower",
+		use:     "AES-GCM of the gateway dataplane",
+		try:     tryAES,
+	}, {
+		name: memory,
+		how:  "read /proc/meminfo",
+		use:  "shared by all nodes: pqlab limits CPU, not memory",
+		try:  tryMemory,
+	}, {
+		name:    kvm,
+		how:     "opened /dev/kvm, and did not try whether a guest runs",
+		needs:   "CONFIG_KVM, virtualization switched on in the firmware, and a /dev/kvm that this user may open",
+		instead: "nothing of this version needs it",
+		use:     "nothing yet: the guest kernel is not built into this version",
+		try:     tryKVM,
+	}, {
+		name:    qemu,
+		how:     "looked for it in PATH",
+		needs:   "qemu-system for this architecture (Debian: qemu-system-x86, qemu-system-arm)",
+		instead: "nothing of this version needs it",
+		use:     "nothing yet: the guest kernel is not built into this version",
+		try:     tryQEMU,
+	}}
+}
