@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -64,7 +66,27 @@ func namespaces(t testing.TB) *pair {
 		address(t, h, "net0", netip.PrefixFrom(outer4[i], 24), netip.PrefixFrom(outer6[i], 64))
 		address(t, h, "lo", netip.PrefixFrom(inner4[i], 32), netip.PrefixFrom(inner6[i], 128))
 	}
+	for _, ns := range nss {
+		ready(t, ns, "net0")
+	}
 	return p
+}
+
+// ready waits until the kernel has made an interface work, which it does in its own time: until then it drops packets,
+// and has no link-local address for neighbour discovery.
+func ready(t testing.TB, ns *netns.Namespace, name string) {
+	t.Helper()
+	h, err := ns.Netlink()
+	check(t, err)
+	eventually(t, name+" is up", func() bool {
+		link, err := h.LinkByName(name)
+		check(t, err)
+		addrs, err := h.AddrList(link, netlink.FAMILY_V6)
+		check(t, err)
+		return link.Attrs().OperState == netlink.OperUp && slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
+			return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0
+		})
+	})
 }
 
 // address gives an interface addresses and brings it up.
@@ -169,6 +191,8 @@ func (p *pair) transfer(t testing.TB, i int, addrs [2]netip.Addr, n int) {
 		return err
 	}))
 	defer l.Close()
+	deadline := time.Now().Add(20 * time.Second)
+	check(t, l.SetDeadline(deadline))
 	done := make(chan error, 1)
 	go func() {
 		done <- p.ns[i].Do(func() error {
@@ -177,6 +201,7 @@ func (p *pair) transfer(t testing.TB, i int, addrs [2]netip.Addr, n int) {
 				return err
 			}
 			defer c.Close()
+			c.SetDeadline(deadline)
 			_, err = c.Write(pattern(n))
 			return err
 		})
@@ -184,6 +209,7 @@ func (p *pair) transfer(t testing.TB, i int, addrs [2]netip.Addr, n int) {
 	c, err := l.AcceptTCP()
 	check(t, err)
 	defer c.Close()
+	check(t, c.SetDeadline(deadline))
 	got := make([]byte, 0, n+1)
 	for len(got) < cap(got) {
 		k, err := c.Read(got[len(got):cap(got)])

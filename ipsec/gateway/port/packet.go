@@ -67,7 +67,12 @@ func attachPacket(name, farName string, h *netlink.Handle) (_ *Port, err error) 
 	for _, option := range []struct {
 		name  string
 		value int
-	}{{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR}, {"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING}} {
+	}{
+		{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR},
+		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING},
+		// The far end was up before the near one, so the kernel gives it a queue when it finds the time, and drops until then.
+		{"PACKET_QDISC_BYPASS", unix.PACKET_QDISC_BYPASS},
+	} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, option.value, 1); err != nil {
 			return nil, fmt.Errorf("%w: AF_PACKET: kernel has no %s: %w", ErrUnavailable, option.name, err)
 		}
