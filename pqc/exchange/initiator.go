@@ -24,7 +24,6 @@ func Initiate(ctx context.Context, conn net.Conn, ep Endpoint, cfg Config, p Pro
 	i := &initiator{cfg: &cfg, session: s, proposed: p}
 	s.channel = newChannel(conn, &ep, &s.Traffic)
 	if err := i.run(ctx, &ep); err != nil {
-		i.tls.wipe()
 		return nil, s.abort(err)
 	}
 	s.Timings.Total = time.Since(start)
@@ -46,6 +45,7 @@ func (i *initiator) run(ctx context.Context, ep *Endpoint) *Error {
 		return e
 	}
 	i.tls = keys
+	defer i.tls.wipe()
 	i.session.describe(c.tls.ConnectionState())
 	i.session.Timings.TLS = time.Since(start)
 	if err := c.checkGroup(i.cfg); err != nil {

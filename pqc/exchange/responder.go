@@ -25,7 +25,6 @@ func Respond(ctx context.Context, conn net.Conn, ep Endpoint, lookup Lookup) (*S
 	r := &responder{session: s}
 	s.channel = newChannel(conn, &ep, &s.Traffic)
 	if err := r.run(ctx, &ep, lookup); err != nil {
-		r.wipe()
 		return nil, s.abort(err)
 	}
 	s.Timings.Total = time.Since(start)
@@ -42,6 +41,7 @@ func (r *responder) run(ctx context.Context, ep *Endpoint, lookup Lookup) *Error
 		return e
 	}
 	r.tls = keys
+	defer r.wipe()
 	state := c.tls.ConnectionState()
 	s.describe(state)
 	s.Timings.TLS = time.Since(start)

@@ -206,6 +206,58 @@ func TestSecretsAreWiped(t *testing.T) {
 	}
 }
 
+// TestTLSSecretIsWiped: it goes with the combination, and also when the exchange does not come so far.
+func TestTLSSecretIsWiped(t *testing.T) {
+	t.Parallel()
+	gone := func(what string, k tlsSecrets) {
+		t.Helper()
+		if len(k.key) != pqc.SecretSize || slices.ContainsFunc(k.key, func(x byte) bool { return x != 0 }) {
+			t.Errorf("%s: TLS secret of %d bytes is still there", what, len(k.key))
+		}
+	}
+	suite := mustSuite(t, "mldsa44+mlkem512")
+	d := newDuo(t, suite, false, false)
+	d.messages(t, func(typ messageType, _ []byte) {
+		if typ == typeAnswer {
+			gone("initiator that has answered", d.initiator.tls)
+		}
+		if typ == typeConfirmation {
+			gone("responder that has the answer", d.responder.tls)
+		}
+	})
+
+	// A responder that refuses: nobody comes to combining.
+	mine, err := NewIdentity("initiator", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := NewIdentity("responder", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, y := net.Pipe()
+	r := &responder{session: new(Session)}
+	r.session.channel = newChannel(y, new(Endpoint), &r.session.Traffic)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		e := r.run(context.Background(), &Endpoint{Certificate: theirs}, func(Hello) (Config, Accept, error) { return Config{}, Accept{}, Busy })
+		if e == nil || e.Alert != Busy {
+			t.Errorf("responder: %v", e)
+		}
+		r.session.abort(e)
+	})
+	i := &initiator{session: new(Session), proposed: Proposal{Tunnel: "t", SPI: 256}}
+	i.cfg = &Config{Suites: []pqc.Suite{suite}, Peer: Peer{Pin: PinOf(theirs.Leaf)}}
+	i.session.channel = newChannel(x, new(Endpoint), &i.session.Traffic)
+	if e := i.run(context.Background(), &Endpoint{Certificate: mine}); e == nil || e.Alert != Busy {
+		t.Errorf("initiator: %v", e)
+	}
+	x.Close()
+	wg.Wait()
+	gone("refused initiator", i.tls)
+	gone("responder that refused", r.tls)
+}
+
 // TestMeter: reading ends at the limit, exactly.
 func TestMeter(t *testing.T) {
 	t.Parallel()
