@@ -41,7 +41,8 @@ type Journal struct {
 }
 
 // Open returns a journal that will be kept in dir, which must be a directory of this user's alone or not exist. It makes
-// nothing: the file, and the sweeper, come with the first entry.
+// nothing: the file, and the sweeper, come with the first entry. The sweeper is this program, run again: its main must
+// call SweeperMain first.
 func Open(dir string) (*Journal, error) {
 	root, err := openDir(dir)
 	switch {

@@ -79,6 +79,10 @@ type sweeper struct {
 
 // startSweeper starts a sweeper for the journal of that name.
 func startSweeper(dir, name string) (*sweeper, error) {
+	if os.Args[0] == sweeperName {
+		// Each would start the next.
+		return nil, errors.New("this process was started to clean up after a crash, but its main does not call journal.SweeperMain")
+	}
 	type result struct {
 		s   *sweeper
 		err error
