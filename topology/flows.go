@@ -78,12 +78,13 @@ func (p *planner) protects(n int, src, dst netip.Addr) (int, bool) {
 	return 0, false
 }
 
-// resolve finds the links and MTU of a tunnel's path. Its ESP packets may pass other tunnels; one that comes back to a
-// tunnel that it is below of is refused.
+// resolve finds the links and MTU of a tunnel's path. Its ESP packets may pass other tunnels, but not itself, be it
+// within another: that would have no end.
 func (p *planner) resolve(i int) bool {
 	t := &p.tunnels[i]
 	if t.state == 1 {
-		p.add(NoPath, fmt.Sprintf("tunnels[%d]", i), "tunnel %s: its ESP packets would pass a tunnel that itself passes this one", t.Name)
+		p.add(NoPath, fmt.Sprintf("tunnels[%d]", i), "tunnel %s: its ESP packets and key exchange, between %v and %v, would have to pass through itself, at once or by another tunnel; "+
+			"give its ends subnets without these addresses, or a client or host inner addresses", t.Name, t.OuterA, t.OuterB)
 		t.bad = true
 		return false
 	}

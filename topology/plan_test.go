@@ -274,6 +274,13 @@ func checkPlan(t *testing.T, p *topology.Plan) {
 		}
 		for _, r := range node.Routes {
 			via := n.owner[r.Via]
+			for _, itf := range node.Interfaces {
+				for _, a := range itf.Addresses {
+					if a.Masked() == r.Dst {
+						t.Errorf("%s has a route to %v, which it is in", node.Name, r.Dst)
+					}
+				}
+			}
 			if !n.nodes[via].Forward && !r.Dst.IsSingleIP() {
 				t.Errorf("%s routes %v through %s, which does not forward", node.Name, r.Dst, via)
 			}
@@ -527,6 +534,39 @@ func TestTunnels(t *testing.T) {
 	inner := p.Tunnels[1]
 	if !slices.Equal(p.Traffic[0].Tunnels, []string{"end-to-end"}) || inner.MTU != 1500 || !slices.Equal(inner.Links, []string{"h1-d1", "d1-d2", "h2-d2"}) {
 		t.Errorf("flow passes %v; the inner tunnel has MTU %d and links %v", p.Traffic[0].Tunnels, inner.MTU, inner.Links)
+	}
+}
+
+// The links of a tunnel are those between its ends, not all that are bridged with them.
+func TestTunnelLinks(t *testing.T) {
+	t.Parallel()
+	p, err := topology.New("star").Switch("s").Switch("s2").Host("a").Host("b").Host("c").Host("d").
+		Ethernet("a", "s").Ethernet("b", "s").Ethernet("s", "s2").Ethernet("c", "s2").Ethernet("d", "s2").
+		Tunnel("near", "a", "b").Tunnel("far", "c", "a").Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if near, far := p.Tunnels[0].Links, p.Tunnels[1].Links; !slices.Equal(near, []string{"a-s", "b-s"}) || !slices.Equal(far, []string{"c-s2", "s-s2", "a-s"}) {
+		t.Errorf("links %v and %v", near, far)
+	}
+}
+
+// The largest inner packet of which the ESP packet has at most 1500 bytes: outer header 20 or 40, UDP 8 or 0, ESP header 8, IV
+// 8, the packet, padding, 2, ICV 16, the padding to a multiple of 4.
+func TestFrameSize(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		family, encapsulation string
+		want                  int
+	}{{"ipv4", "udp", 1438}, {"ipv4", "esp", 1446}, {"ipv6", "udp", 1418}, {"ipv6", "esp", 1426}} {
+		p, err := topology.New("x").Host("a").Host("b").Ethernet("a", "b").
+			Tunnel("t", "a", "b", topology.Family(c.family), topology.Encapsulation(c.encapsulation)).UDP("a", "b").Plan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Traffic[0].FrameSize; got != c.want {
+			t.Errorf("%s in %s: frame size %d, want %d", c.encapsulation, c.family, got, c.want)
+		}
 	}
 }
 

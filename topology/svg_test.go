@@ -70,16 +70,25 @@ func labels(t *testing.T, svg []byte) (all []label, width, height float64) {
 
 func TestSVG(t *testing.T) {
 	t.Parallel()
+	plans := []*topology.Plan{}
 	for _, b := range topology.Builtins() {
-		p := builtin(t, b.Name)
+		plans = append(plans, builtin(t, b.Name))
+	}
+	lanes, err := topology.New("lanes").Host("h1").DPU("d1", topology.On("h1")).Host("h2").DPU("d2", topology.On("h2")).
+		Fibre("d1", "d2", topology.Gbit, topology.Delay(5e6), topology.Loss(0.01)).
+		Tunnel("outer", "d1", "d2").Tunnel("end-to-end", "h1", "h2").Tunnel("half", "h1", "d2").Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range append(plans, lanes) {
 		texts, width, height := labels(t, p.SVG())
 		for i, a := range texts {
 			if a.left < 0 || a.right > width || a.top < 0 || a.bottom > height {
-				t.Errorf("%s: %q lies outside the drawing", b.Name, a.text)
+				t.Errorf("%s: %q lies outside the drawing", p.Name, a.text)
 			}
 			for _, o := range texts[:i] {
 				if a.left < o.right && o.left < a.right && a.top < o.bottom && o.top < a.bottom {
-					t.Errorf("%s: %q and %q overlap", b.Name, a.text, o.text)
+					t.Errorf("%s: %q and %q overlap", p.Name, a.text, o.text)
 				}
 			}
 		}
@@ -104,7 +113,7 @@ func TestSVG(t *testing.T) {
 		all := fmt.Sprint(texts)
 		for _, w := range want {
 			if !strings.Contains(all, w) {
-				t.Errorf("%s: %q is not in the drawing", b.Name, w)
+				t.Errorf("%s: %q is not in the drawing", p.Name, w)
 			}
 		}
 	}

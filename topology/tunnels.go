@@ -208,10 +208,6 @@ func (p *planner) planSubnets(i int) {
 			return
 		}
 	}
-	if contains(t.A.Subnets, t.OuterA) && contains(t.B.Subnets, t.OuterB) {
-		p.add(NoPath, fmt.Sprintf("tunnels[%d]", i), "tunnel %s: its subnets hold both outer addresses, %v and %v, so it would protect its own ESP packets and key exchange; "+
-			"give subnets without them, or inner addresses to a client or host", t.Name, t.OuterA, t.OuterB)
-	}
 }
 
 func (p *planner) defaultSubnets(n int) []netip.Prefix {
