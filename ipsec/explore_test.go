@@ -52,8 +52,12 @@ func TestSimultaneousRekeyInAllInterleavings(t *testing.T) {
 		seed   uint64 // of the SPIs, and so of who wins
 		breaks int
 	}{
-		{1, 0}, {4, 0}, {1, 1}, {4, 1},
+		{1, 0}, {4, 0}, {4, 1},
 	} {
+		if tt.breaks > 0 && testing.Short() {
+			t.Log("without breaks of connections: -short")
+			continue
+		}
 		t.Run(fmt.Sprintf("seed %d, %d breaks", tt.seed, tt.breaks), func(t *testing.T) {
 			t.Parallel()
 			won := make(map[string]int)

@@ -35,9 +35,9 @@ type weather struct {
 // pair of SAs.
 func TestNoPacketIsLost(t *testing.T) {
 	t.Parallel()
-	seeds := 60
+	seeds := 30
 	if testing.Short() {
-		seeds = 15
+		seeds = 10
 	}
 	for name, w := range map[string]weather{
 		"fair":    {},

@@ -72,12 +72,11 @@ func (t *Tunnel) watchTime(initiator bool) {
 	t.endAt = t.set.clock.Now().Add(hard)
 }
 
-// lapse is the hard limit of time, which no dataplane watches.
+// lapse is the hard limit of time, which no dataplane watches. Attempts have been going on since the soft one.
 func (t *Tunnel) lapse() {
 	e := Event{Kind: Expired, Trigger: ByTime, Old: SPIPair{t.in, t.out}, Replaced: t.usage()}
 	e.Err = t.dropSAs()
 	t.emit(e)
-	t.trigger(ByTime)
 }
 
 // fail ends an exchange that brought no new SAs, or none that are sure.

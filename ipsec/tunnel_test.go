@@ -229,10 +229,10 @@ func TestLimitReachedDuringTheExchange(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(20 * time.Second)
-				p.steady()
 				if n := len(p.a.seen(Rekeyed)); n != 2 {
 					t.Errorf("%d rekeys, want the demanded one and that of the limit", n)
 				}
+				p.steady()
 			})
 		})
 	}
@@ -966,8 +966,15 @@ func TestUnsafeKeys(t *testing.T) {
 			if err := r.Install(good(r.SPI(), 0x7778)); err == nil {
 				t.Error("installed keys for an SPI that was not proposed")
 			}
+			if _, err := p.a.tunnel.Accept(minSPI); !errors.Is(err, ErrBusy) {
+				t.Errorf("second exchange before keys: %v", err)
+			}
 			if err := p.a.install(r.Install, good(r.SPI(), 0x7777)); err != nil {
 				t.Fatal(err)
+			}
+			out := r.exchange.out()
+			if out.Key != good(0, 0).Out.Key {
+				t.Error("outbound key is not kept until done")
 			}
 			if err := p.a.install(r.Install, good(r.SPI(), 0x7777)); err == nil {
 				t.Error("installed twice")
@@ -977,6 +984,9 @@ func TestUnsafeKeys(t *testing.T) {
 			}
 			if err := r.Finish(errors.New("broken")); err == nil {
 				t.Error("Finish must return the reason")
+			}
+			if out.Key != [32]byte{} || out.Salt != [4]byte{} {
+				t.Error("outbound key is not wiped")
 			}
 			if err := r.Finish(nil); err != nil {
 				t.Errorf("second Finish: %v", err)
@@ -998,6 +1008,59 @@ func TestUnsafeKeys(t *testing.T) {
 			p.steady()
 		})
 	})
+}
+
+// An exchange that gave way to the peer's, or whose demand was withdrawn, installs nothing, even if it goes on to its
+// end because its Keyer does not listen.
+func TestAbandonedExchangeInstallsNothing(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"gave way", "withdrawn", "closed"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, options{}, func(t *testing.T, p *pair) {
+				p.establish()
+				old := p.a.tunnel.Current()
+				outcome := make(chan error, 1)
+				p.a.use(keyerFunc(func(ctx context.Context, proposal Proposal, install func(*Keys) error) error {
+					time.Sleep(5 * time.Second) // and not ctx.Done
+					if ctx.Err() == nil {
+						t.Error("the exchange was not cancelled")
+					}
+					c := &conn{id: 1000}
+					err := p.a.install(install, c.keys(true, proposal.SPI, 0x7777))
+					outcome <- err
+					return err
+				}))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				go p.a.tunnel.Rekey(ctx)
+				synctest.Wait()
+				want := old
+				switch how {
+				case "gave way":
+					r, err := p.a.tunnel.Accept(minSPI) // the lowest there is
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer r.Finish(errors.New("over"))
+				case "closed":
+					p.a.plane.lenient, p.b.plane.lenient = true, true
+					if err := p.a.tunnel.Close(); err != nil {
+						t.Error(err)
+					}
+					want = SPIPair{}
+				}
+				time.Sleep(10 * time.Second)
+				p.a.use(nil)
+				if <-outcome == nil {
+					t.Error("keys were accepted")
+				}
+				if now := p.a.tunnel.Current(); now != want {
+					t.Errorf("SAs are %x, want %x", now, want)
+				}
+			})
+		})
+	}
 }
 
 type keyerFunc func(context.Context, Proposal, func(*Keys) error) error
