@@ -167,8 +167,7 @@ func TestNoTUN(t *testing.T) {
 		}
 		return gw.Close()
 	}))
-	gw, err := gateway.New(gateway.Config{Port: port.TUN, Namespace: p.ns[0]})
-	check(t, err)
+	gw := p.startNode(t, 0, port.TUN)
 	if gw.Name() != "gateway/tun" {
 		t.Errorf("name is %s", gw.Name())
 	}

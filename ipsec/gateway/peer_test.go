@@ -2,6 +2,8 @@ package gateway_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -12,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/ipsec"
-	"pqlab/ipsec/gateway"
 	"pqlab/ipsec/gateway/esp"
 	"pqlab/ipsec/gateway/port"
 )
@@ -22,6 +23,7 @@ import (
 type peer struct {
 	*pair
 	t    testing.TB
+	v6   bool         // outer addresses
 	conn *net.UDPConn // node 1, port 4500
 	seal *esp.Sealer
 	open *esp.Opener
@@ -32,27 +34,26 @@ const spiIn, spiOut = 0x2000, 0x3000 // as node 0 sees it
 
 func newPeer(t testing.TB, kind port.Kind, edit func(in, out *ipsec.SA)) *peer {
 	t.Helper()
-	p := &peer{pair: namespaces(t), t: t}
-	gw, err := gateway.New(gateway.Config{Port: kind, Namespace: p.ns[0]})
-	check(t, err)
-	p.gw[0] = gw
-	t.Cleanup(func() {
-		if err := gw.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	check(t, gw.AddTunnel(policy(0, false, ipsec.UDP)))
+	return (&peer{pair: namespaces(t), t: t}).start(kind, edit)
+}
+
+func (p *peer) start(kind port.Kind, edit func(in, out *ipsec.SA)) *peer {
+	t := p.t
+	t.Helper()
+	gw := p.startNode(t, 0, kind)
+	check(t, gw.AddTunnel(policy(0, p.v6, ipsec.UDP)))
 	in, out := newSA(spiIn), newSA(spiOut)
 	if edit != nil {
 		edit(&in, &out)
 	}
+	var err error
 	p.seal, err = esp.NewSealer(in.SPI, &in.Key, in.Salt, in.Seq)
 	check(t, err)
 	p.open, err = esp.NewOpener(out.SPI, &out.Key, out.Salt, 64, out.Seq)
 	check(t, err)
 	check(t, gw.AddInbound("t", in))
 	check(t, gw.SetOutbound("t", out))
-	p.conn = listen(t, p.pair, 1, netip.AddrPortFrom(outer4[1], ipsec.UDPPort))
+	p.conn = listen(t, p.pair, 1, netip.AddrPortFrom(p.outer(1), ipsec.UDPPort))
 	p.app = listen(t, p.pair, 0, netip.AddrPortFrom(inner4[0], 7000))
 	return p
 }
@@ -94,8 +95,15 @@ func (p *peer) sealed(inner []byte, next byte) []byte {
 
 func (p *peer) send(packet []byte) {
 	p.t.Helper()
-	_, err := p.conn.WriteToUDPAddrPort(packet, netip.AddrPortFrom(outer4[0], ipsec.UDPPort))
+	_, err := p.conn.WriteToUDPAddrPort(packet, netip.AddrPortFrom(p.outer(0), ipsec.UDPPort))
 	check(p.t, err)
+}
+
+func (p *peer) outer(i int) netip.Addr {
+	if p.v6 {
+		return outer6[i]
+	}
+	return outer4[i]
 }
 
 // expect reads the next datagram that came out of the tunnel.
@@ -343,53 +351,56 @@ func TestLimits(t *testing.T) {
 
 // TestECN passes each pair of marks through the tunnel, both ways (RFC 6040).
 func TestECN(t *testing.T) {
-	eachKind(t, func(t *testing.T, kind port.Kind) {
-		p := newPeer(t, kind, nil)
-		raw, err := p.conn.SyscallConn()
-		check(t, err)
-		app, err := p.app.SyscallConn()
-		check(t, err)
-		option := func(c interface{ Control(func(uintptr)) error }, name, value int) {
-			var e error
-			check(t, c.Control(func(fd uintptr) { e = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, name, value) }))
-			check(t, e)
-		}
-		option(app, unix.IP_RECVTOS, 1)
-		option(raw, unix.IP_RECVTOS, 1)
-		const drop = 9
-		table := [4][4]int{ // inner, outer: Not-ECT, ECT(1), ECT(0), CE
-			{0, 0, 0, drop},
-			{1, 1, 1, 3},
-			{2, 1, 2, 3},
-			{3, 3, 3, 3},
-		}
-		for inner := range 4 {
-			for outer := range 4 {
-				want := table[inner][outer]
-				before := p.drops(t, 0)
-				// DSCP of the outer header stays outside.
-				option(raw, unix.IP_TOS, 0x48|outer)
-				p.send(p.sealed(datagram(t, 0xb8|uint8(inner), "marked", nil), esp.IPv4))
-				if want == drop {
-					option(raw, unix.IP_TOS, 0)
-					p.flush()
-					if got := minus(p.drops(t, 0), before); got != (ipsec.Drops{Malformed: 1}) {
-						t.Errorf("inner %d, outer %d: dropped %+v", inner, outer, got)
-					}
-					continue
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("v6=%v", v6), func(t *testing.T) {
+			eachKind(t, func(t *testing.T, kind port.Kind) { testECN(t, kind, v6) })
+		})
+	}
+}
+
+func testECN(t *testing.T, kind port.Kind, v6 bool) {
+	p := (&peer{pair: namespaces(t), t: t, v6: v6}).start(kind, nil)
+	level, tos := unix.IPPROTO_IP, unix.IP_TOS
+	setsockopt(t, p.app, unix.IPPROTO_IP, unix.IP_RECVTOS, 1)
+	if v6 {
+		level, tos = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+		setsockopt(t, p.conn, level, unix.IPV6_RECVTCLASS, 1)
+	} else {
+		setsockopt(t, p.conn, level, unix.IP_RECVTOS, 1)
+	}
+	const drop = 9
+	table := [4][4]int{ // inner, outer: Not-ECT, ECT(1), ECT(0), CE
+		{0, 0, 0, drop},
+		{1, 1, 1, 3},
+		{2, 1, 2, 3},
+		{3, 3, 3, 3},
+	}
+	for inner := range 4 {
+		for outer := range 4 {
+			want := table[inner][outer]
+			before := p.drops(t, 0)
+			// DSCP of the outer header stays outside.
+			setsockopt(t, p.conn, level, tos, 0x48|outer)
+			p.send(p.sealed(datagram(t, 0xb8|uint8(inner), "marked", nil), esp.IPv4))
+			if want == drop {
+				setsockopt(t, p.conn, level, tos, 0)
+				p.flush()
+				if got := minus(p.drops(t, 0), before); got != (ipsec.Drops{Malformed: 1}) {
+					t.Errorf("inner %d, outer %d: dropped %+v", inner, outer, got)
 				}
-				if got := readTOS(t, p.app); got != 0xb8|want {
-					t.Errorf("inner %d, outer %d: TOS %#x, want %#x", inner, outer, got, 0xb8|want)
-				}
+				continue
 			}
-			option(app, unix.IP_TOS, 0xb8|inner)
-			_, err := p.app.WriteToUDPAddrPort([]byte("marked"), netip.AddrPortFrom(inner4[1], 7001))
-			check(t, err)
-			if got := readTOS(t, p.conn); got != 0xb8|inner {
-				t.Errorf("inner %#x became outer %#x", 0xb8|inner, got)
+			if got := readTOS(t, p.app); got != 0xb8|want {
+				t.Errorf("inner %d, outer %d: TOS %#x, want %#x", inner, outer, got, 0xb8|want)
 			}
 		}
-	})
+		setsockopt(t, p.app, unix.IPPROTO_IP, unix.IP_TOS, 0xb8|inner)
+		_, err := p.app.WriteToUDPAddrPort([]byte("marked"), netip.AddrPortFrom(inner4[1], 7001))
+		check(t, err)
+		if got := readTOS(t, p.conn); got != 0xb8|inner {
+			t.Errorf("inner %#x became outer %#x", 0xb8|inner, got)
+		}
+	}
 }
 
 func readTOS(t testing.TB, c *net.UDPConn) int {
@@ -402,6 +413,9 @@ func readTOS(t testing.TB, c *net.UDPConn) int {
 	for _, m := range messages {
 		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_TOS {
 			return int(m.Data[0])
+		}
+		if m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_TCLASS {
+			return int(binary.NativeEndian.Uint32(m.Data))
 		}
 	}
 	t.Fatal("no TOS")

@@ -284,10 +284,7 @@ func routed(t testing.TB, mtu int) *pair {
 func TestPlaintextIsRefused(t *testing.T) {
 	eachKind(t, func(t *testing.T, kind port.Kind) {
 		p := namespaces(t)
-		gw, err := gateway.New(gateway.Config{Port: kind, Namespace: p.ns[0]})
-		check(t, err)
-		p.gw[0] = gw
-		t.Cleanup(func() { gw.Close() })
+		gw := p.startNode(t, 0, kind)
 		for i := range p.ns { // routes in the clear, which would work
 			h, err := p.ns[i].Netlink()
 			check(t, err)
@@ -349,7 +346,7 @@ func TestPlaintextIsRefused(t *testing.T) {
 		}
 		// By the routes it goes into the port, where it waits for an SA in vain.
 		out := dial(t, p, 0, inner4[0], netip.AddrPortFrom(inner4[1], 9))
-		_, err = out.Write([]byte("no SA"))
+		_, err := out.Write([]byte("no SA"))
 		check(t, err)
 		eventually(t, "NoSA is counted", func() bool { return p.drops(t, 0).NoSA == 1 })
 		check(t, gw.RemoveTunnel("t"))
