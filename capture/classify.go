@@ -49,10 +49,10 @@ const (
 )
 
 // program writes a filter with labels in place of distances. A conditional jump of classic BPF reaches 255 instructions,
-// an unconditional one all of them, so each condition here skips over an unconditional jump.
+// an unconditional one all of them.
 type program struct {
 	code   []bpf.Instruction
-	jumps  map[int]string // index of a Jump: its label
+	jumps  map[int]string // index of a jump: its label
 	labels map[string]int
 	unique int
 }
@@ -71,15 +71,29 @@ func (p *program) jump(to string) {
 	p.emit(bpf.Jump{})
 }
 
-// jumpIf goes to a label if A compares so with val.
+// jumpIf goes to a label if A compares so with val. The label may be anywhere below.
 func (p *program) jumpIf(cond bpf.JumpTest, val uint32, to string) {
 	p.emit(bpf.JumpIf{Cond: cond, Val: val, SkipFalse: 1})
 	p.jump(to)
 }
 
+// jumpUnless goes to a label within reach if A is not val.
+func (p *program) jumpUnless(val uint32, to string) {
+	p.jumps[len(p.code)] = to
+	p.emit(bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: val})
+}
+
 func (p *program) resolve() []bpf.Instruction {
 	for i, to := range p.jumps {
-		p.code[i] = bpf.Jump{Skip: uint32(p.labels[to] - i - 1)}
+		distance := p.labels[to] - i - 1
+		switch j := p.code[i].(type) {
+		case bpf.Jump:
+			j.Skip = uint32(distance)
+			p.code[i] = j
+		case bpf.JumpIf:
+			j.SkipTrue = uint8(distance) // two addresses of four words each are 24 instructions
+			p.code[i] = j
+		}
 	}
 	return p.code
 }
@@ -191,7 +205,7 @@ func (w Wanted) transport(p *program, f family) {
 		for _, end := range []struct{ address, port uint32 }{{f.src, 0}, {f.dst, 2}} {
 			no := p.fresh()
 			p.emit(bpf.LoadIndirect{Off: end.port, Size: 2})
-			p.jumpIf(bpf.JumpNotEqual, uint32(e.Port()), no)
+			p.jumpUnless(uint32(e.Port()), no)
 			within(p, end.address, own, no)
 			p.jump("exchange")
 			p.label(no)
@@ -216,7 +230,7 @@ func (w Wanted) pairs(p *program, f family) {
 	}
 }
 
-// within goes to no unless the address at off is in prefix.
+// within goes to no, which is near, unless the address at off is in prefix.
 func within(p *program, off uint32, prefix netip.Prefix, no string) {
 	address := prefix.Masked().Addr().AsSlice()
 	for bits := prefix.Bits(); bits > 0; bits -= 32 {
@@ -224,7 +238,7 @@ func within(p *program, off uint32, prefix netip.Prefix, no string) {
 		if bits < 32 {
 			p.emit(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - bits)})
 		}
-		p.jumpIf(bpf.JumpNotEqual, binary.BigEndian.Uint32(address), no)
+		p.jumpUnless(binary.BigEndian.Uint32(address), no)
 		address = address[4:]
 		off += 4
 	}

@@ -22,6 +22,7 @@ type Result struct {
 	Command   []string  `json:"command"`   // repeats the run
 	Started   time.Time `json:"started"`
 	Duration  float64   `json:"duration_ms"`
+	UpMs      float64   `json:"up_ms"` // until the lab was up, exchanges not counted
 	Machine   Machine   `json:"machine"`
 
 	// Exchange is that of the first tunnel; WriteJSON and WriteDir fill it in from Tunnels where it is nil.
@@ -141,13 +142,14 @@ type Rekey struct {
 	Lost    uint64  `json:"lost"`
 }
 
-// Watch is what passed a link that only ESP may pass.
+// Watch is what passed a link that only ESP may pass, in packets as the kernel passes them: a GSO buffer counts once.
 type Watch struct {
 	Link      string `json:"link"`
-	ESP       uint64 `json:"esp"` // packets, IP protocol 50
+	ESP       uint64 `json:"esp"` // IP protocol 50
 	ESPinUDP  uint64 `json:"esp_in_udp"`
-	Plaintext uint64 `json:"plaintext"` // packets between protected subnets, in the clear
-	Dropped   uint64 `json:"dropped"`   // plaintext that the watch itself had no room for
+	Exchange  uint64 `json:"exchange"`
+	Plaintext uint64 `json:"plaintext"` // between protected subnets, in the clear
+	Other     uint64 `json:"other"`
 }
 
 // Check is one claim that the run verified.
