@@ -33,19 +33,21 @@ func (c *Client) Events(ctx context.Context, f func(Event)) error {
 	return err
 }
 
-func (s *Server) streamEvents(_ struct{}, send func(Event) error, ctx context.Context) error {
+func (s *Server) streamEvents(struct{}) func(context.Context, func(Event) error) error {
 	events := s.events.subscribe()
-	defer s.events.unsubscribe(events)
-	for {
-		select {
-		case e := <-events:
-			if err := send(e); err != nil {
-				return err
+	return func(ctx context.Context, send func(Event) error) error {
+		defer s.events.unsubscribe(events)
+		for {
+			select {
+			case e := <-events:
+				if err := send(e); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return nil
+			case <-s.running.Done():
+				return nil
 			}
-		case <-ctx.Done():
-			return nil
-		case <-s.running.Done():
-			return nil
 		}
 	}
 }

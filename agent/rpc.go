@@ -41,8 +41,9 @@ func method[In, Out any](name string, call func(*Server, context.Context, In) (O
 	}
 }
 
-// stream describes a call whose answers come one after the other.
-func stream[In, Out any](name string, call func(*Server, In, func(Out) error, context.Context) error) grpc.StreamDesc {
+// stream describes a call whose answers come one after the other. open prepares them: once it has returned, the client
+// knows that it will miss none. The function that it returns sends until the call ends.
+func stream[In, Out any](name string, open func(*Server, In) func(context.Context, func(Out) error) error) grpc.StreamDesc {
 	return grpc.StreamDesc{
 		StreamName:    name,
 		ServerStreams: true,
@@ -51,7 +52,11 @@ func stream[In, Out any](name string, call func(*Server, In, func(Out) error, co
 			if err := s.RecvMsg(&in); err != nil {
 				return err
 			}
-			return toStatus(call(srv.(*Server), in, func(out Out) error { return s.SendMsg(&out) }, s.Context()))
+			run := open(srv.(*Server), in)
+			if err := s.SendHeader(nil); err != nil {
+				return err
+			}
+			return toStatus(run(s.Context(), func(out Out) error { return s.SendMsg(&out) }))
 		},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"pqlab/agent"
+	"pqlab/internal/journal"
 	"pqlab/internal/netns"
 	"pqlab/links"
 	"pqlab/nodes"
@@ -45,7 +46,7 @@ type Lab struct {
 	tunnels map[string]*Tunnel
 
 	options Options
-	journal nodes.Journal
+	journal *journal.Journal // nil unless a node has a profile
 	mu      sync.Mutex
 	undo    []step // what Down takes back, last first
 }
@@ -71,6 +72,10 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 			err = errors.Join(err, l.Down(context.WithoutCancel(ctx)))
 		}
 	}()
+	l.repair()
+	if err := l.openJournal(); err != nil {
+		return nil, err
+	}
 	if err := l.makeNamespaces(); err != nil {
 		return nil, err
 	}
@@ -192,3 +197,6 @@ func (l *Lab) Node(name string) *Node { return l.nodes[name] }
 
 // Tunnel is a tunnel by its name; nil if the plan has none of that name.
 func (l *Lab) Tunnel(name string) *Tunnel { return l.tunnels[name] }
+
+// Link is a link by its name; nil if the plan has none of that name.
+func (l *Lab) Link(name string) *links.Link { return l.links[name] }

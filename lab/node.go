@@ -132,3 +132,11 @@ func (n *Node) CPU(ctx context.Context) (time.Duration, error) {
 func (n *Node) Start(c nodes.Command) (*nodes.Process, error) {
 	return nodes.Start(n.ns, n.cgroup, c)
 }
+
+// PID is the process id of the node's agent; 0 if it has none.
+func (n *Node) PID() int {
+	if n.process == nil {
+		return 0
+	}
+	return n.process.Pid()
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pqlab/bench"
+	"pqlab/internal/rootless"
+)
+
+func newBench() *cobra.Command {
+	c := &cobra.Command{Use: "bench", Short: "Measure how fast pqlab is"}
+	c.AddCommand(newBenchLabs(), newBenchTunnel())
+	return c
+}
+
+func newBenchLabs() *cobra.Command {
+	c := &cobra.Command{
+		Use: "labs", Short: "Time labs up and down: the pair, and a chain of nodes; beside Mininet where it is installed",
+		Args: args(cobra.NoArgs),
+	}
+	asJSON := jsonFlag(c)
+	nodes := c.Flags().Int("nodes", 1000, "in the chain")
+	runs := c.Flags().Int("runs", 5, "of each, in turns")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *nodes < 2 || *nodes > 10000 || *runs < 1 {
+			return usageError{fmt.Errorf("--nodes %d --runs %d: want 2 to 10000 nodes and at least one run", *nodes, *runs)}
+		}
+		if err := rootless.Enter(); err != nil {
+			return err
+		}
+		shown := newProgress(*asJSON)
+		out, err := bench.MeasureLabs(c.Context(), *nodes, *runs, shown.show)
+		shown.done()
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(c.OutOrStdout(), out)
+		}
+		up, down := func(l bench.Lab) float64 { return l.Up }, func(l bench.Lab) float64 { return l.Down }
+		row := func(what string, n int, labs []bench.Lab) []string {
+			rss := "-"
+			if m := bench.Median(labs, func(l bench.Lab) float64 { return float64(l.RSS) }); m > 0 {
+				rss = fmt.Sprintf("%.0f MiB", m/(1<<20))
+			}
+			u, d := bench.Median(labs, up), bench.Median(labs, down)
+			return []string{
+				what, fmt.Sprint(n), fmt.Sprintf("%.1f ms", u), fmt.Sprintf("%.2f ms", u/float64(n)),
+				fmt.Sprintf("%.1f ms", d), fmt.Sprintf("%.2f ms", d/float64(n)), rss,
+			}
+		}
+		rows := [][]string{
+			{"LAB", "NODES", "UP", "A NODE", "DOWN", "A NODE", "RSS"},
+			row("pair, with agents and tunnel", 2, out.Pair), row("chain", out.Nodes, out.Chain),
+		}
+		if len(out.Mininet) > 0 {
+			rows = append(rows, row("Mininet's chain", out.MininetNodes, out.Mininet))
+		}
+		if err := table(c.OutOrStdout(), rows...); err != nil {
+			return err
+		}
+		if out.MininetMissing != "" {
+			fmt.Fprintf(c.OutOrStdout(), "not measured: %s\n", out.MininetMissing)
+		}
+		fmt.Fprintf(c.OutOrStdout(), "medians of %d runs\n", *runs)
+		return nil
+	}
+	return c
+}
+
+func newBenchTunnel() *cobra.Command {
+	c := &cobra.Command{
+		Use: "tunnel", Short: "Measure TCP through the pair's tunnel, beside the same lab without it", Args: args(cobra.NoArgs),
+	}
+	asJSON := jsonFlag(c)
+	runs := c.Flags().Int("runs", 3, "of each, in turns")
+	duration := c.Flags().Duration("duration", 3*time.Second, "of each run")
+	labs := addLabFlags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *runs < 1 || *duration <= 0 {
+			return usageError{fmt.Errorf("--runs %d --duration %v: want at least one run of more than 0", *runs, *duration)}
+		}
+		if err := rootless.Enter(); err != nil {
+			return err
+		}
+		shown := newProgress(*asJSON)
+		streams := []int{1, 4}
+		out, err := bench.MeasureTunnel(c.Context(), streams, *runs, *duration, labs.options(), shown.show)
+		shown.done()
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(c.OutOrStdout(), out)
+		}
+		rows := [][]string{{"STREAMS", "PLAIN", "TUNNEL", "RATIO"}}
+		for _, n := range streams {
+			plain, encrypted := out.Median(n)
+			rows = append(rows, []string{
+				fmt.Sprint(n), fmt.Sprintf("%.2f Gbit/s", plain/1e9), fmt.Sprintf("%.2f Gbit/s", encrypted/1e9),
+				fmt.Sprintf("%.2f", encrypted/plain),
+			})
+		}
+		if err := table(c.OutOrStdout(), rows...); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.OutOrStdout(), "dataplane %s, shaper %s, medians of %d runs\n", out.Dataplane, out.Shaper, *runs)
+		return nil
+	}
+	return c
+}

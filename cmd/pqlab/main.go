@@ -1,0 +1,67 @@
+// Command pqlab makes post-quantum IPsec labs real and verifies them. It holds no logic: flags in, text or JSON out.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"pqlab/agent"
+	"pqlab/internal/journal"
+	"pqlab/suites"
+)
+
+// version is set when a release is built: -ldflags "-X main.version=v1.2.3".
+var version = "devel"
+
+func main() {
+	agent.Main()
+	journal.SweeperMain()
+	suites.Main()
+	os.Exit(execute(os.Args[1:]))
+}
+
+func execute(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var silent exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &silent):
+		return int(silent)
+	case ctx.Err() != nil:
+		// Whatever ctx stopped has been taken down before its error came here.
+		fmt.Fprintln(os.Stderr, "pqlab: interrupted; what was up has been taken down")
+		return exitInterrupted
+	}
+	fmt.Fprintln(os.Stderr, "pqlab:", err)
+	return exitCode(err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "pqlab",
+		Short:         "A testbed for post-quantum IPsec",
+		Long:          "pqlab makes a lab from one description, keys its ESP tunnels by a post-quantum exchange, and measures them.",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
+	})
+	root.AddCommand(
+		newDoctor(), newTopologies(), newCheck(), newSchema(), newShow(),
+		newRun(), newUp(), newPs(), newExec(), newDown(), newTest(), newBench(), newSupervise(),
+	)
+	return root
+}

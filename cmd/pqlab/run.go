@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pqlab/internal/rootless"
+	"pqlab/lab"
+	"pqlab/links"
+	"pqlab/report"
+	"pqlab/run"
+)
+
+// labFlags say how a lab is made.
+type labFlags struct {
+	shaper choice
+	port   choice
+}
+
+func addLabFlags(c *cobra.Command) *labFlags {
+	f := &labFlags{
+		shaper: choice{value: "auto", known: links.Names()},
+		port:   choice{value: "auto", known: []string{"auto", "tun", "packet"}},
+	}
+	c.Flags().Var(&f.shaper, "shaper", "what gives links their rate: auto, tbf or none")
+	c.Flags().Var(&f.port, "gateway-port", "how the user-space gateway meets the kernel: auto, tun or packet")
+	return f
+}
+
+func (f *labFlags) options() lab.Options {
+	return lab.Options{Shaper: f.shaper.value, Port: f.port.value, Log: os.Stderr}
+}
+
+func newRun() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "run TOPOLOGY",
+		Short: "Make a lab, key its tunnels, send traffic, rekey, measure, take it down",
+		Long: `run makes a lab of TOPOLOGY (a built-in name or a YAML file), keys its tunnels by the
+post-quantum exchange, sends its traffic one flow after the other, lets the tunnels rekey, measures all of it,
+and takes the lab down again.`,
+		Example: "  pqlab run east-west --duration 5s --rekey-blocks 2000000\n  pqlab run pair --suite dilithium5+kyber1024 --report out/",
+		Args:    args(cobra.ExactArgs(1)),
+	}
+	asJSON := jsonFlag(c)
+	tunnels, labs := addTunnelFlags(c), addLabFlags(c)
+	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow")
+	dir := c.Flags().String("report", "", "write result.json, junit.xml and index.html to this directory")
+	captures := c.Flags().String("capture", "", "write a pcapng file of each link to this directory")
+	c.RunE = func(c *cobra.Command, a []string) error {
+		if *duration <= 0 || *duration > 24*time.Hour {
+			return usageError{fmt.Errorf("--duration %v: want more than 0 and at most 24h", *duration)}
+		}
+		p, err := tunnels.plan(a[0])
+		if err != nil {
+			return err
+		}
+		if err := rootless.Enter(); err != nil {
+			return err
+		}
+		shown := newProgress(*asJSON)
+		result, err := run.Do(c.Context(), p, run.Options{
+			Lab: labs.options(), Duration: *duration, Capture: *captures, Version: version,
+			Command: append([]string{"pqlab"}, os.Args[1:]...), Progress: shown.show,
+		})
+		shown.done()
+		if err != nil {
+			return err
+		}
+		page := ""
+		if *dir != "" {
+			if err := result.WriteDir(*dir); err != nil {
+				return err
+			}
+			page = filepath.Join(*dir, "index.html")
+		}
+		if *asJSON {
+			err = result.WriteJSON(c.OutOrStdout())
+		} else {
+			err = result.WriteText(c.OutOrStdout(), page)
+		}
+		if err == nil && result.Verdict() != report.Pass {
+			return exitError(exitFailed)
+		}
+		return err
+	}
+	return c
+}

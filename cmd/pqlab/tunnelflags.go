@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"pqlab/topology"
+)
+
+// tunnelFlags change every tunnel of a topology.
+type tunnelFlags struct {
+	suite, combiner, identity, encapsulation, dataplane, family choice
+	groups                                                      []string
+	mutual                                                      bool
+	time                                                        time.Duration
+	blocks, bytes, packets                                      uint64
+	seed                                                        uint64
+	set                                                         *pflag.FlagSet
+}
+
+// choice is a flag with a fixed set of values.
+type choice struct {
+	value string
+	known []string
+}
+
+func (c *choice) String() string { return c.value }
+func (c *choice) Type() string   { return "name" }
+func (c *choice) Set(v string) error {
+	if !slices.Contains(c.known, v) {
+		return fmt.Errorf("unknown; known: %s", strings.Join(c.known, ", "))
+	}
+	c.value = v
+	return nil
+}
+
+func addTunnelFlags(c *cobra.Command) *tunnelFlags {
+	f := &tunnelFlags{
+		suite:         choice{known: topology.Suites()},
+		combiner:      choice{known: []string{"xor", "hardened"}},
+		identity:      choice{known: []string{"fresh", "pinned"}},
+		encapsulation: choice{known: []string{"udp", "esp"}},
+		dataplane:     choice{known: []string{"auto", "gateway"}},
+		family:        choice{known: []string{"ipv4", "ipv6"}},
+		set:           c.Flags(),
+	}
+	f.set.Var(&f.suite, "suite", "signature and KEM of every tunnel, such as mldsa65+mlkem768")
+	f.set.Var(&f.combiner, "combiner", "xor or hardened")
+	f.set.Var(&f.identity, "identity", "fresh (a signature key for each exchange) or pinned")
+	f.set.Var(&f.encapsulation, "encapsulation", "udp (RFC 3948) or esp (IP protocol 50)")
+	f.set.Var(&f.dataplane, "dataplane", "auto or gateway")
+	f.set.Var(&f.family, "family", "of the outer addresses: ipv4 or ipv6")
+	f.set.StringSliceVar(&f.groups, "tls-groups", nil, "TLS groups to offer, such as X25519MLKEM768")
+	f.set.BoolVar(&f.mutual, "mutual", false, "both ends sign")
+	f.set.DurationVar(&f.time, "rekey-time", 0, "replace keys after this time")
+	f.set.Uint64Var(&f.blocks, "rekey-blocks", 0, "replace keys after so many cipher blocks of 16 bytes")
+	f.set.Uint64Var(&f.bytes, "rekey-bytes", 0, "replace keys after so many bytes")
+	f.set.Uint64Var(&f.packets, "rekey-packets", 0, "replace keys after so many packets")
+	f.set.Uint64Var(&f.seed, "seed", 0, "of every random choice of the links")
+	return f
+}
+
+// plan reads a topology, changes its tunnels as the flags say, and plans it.
+func (f *tunnelFlags) plan(name string) (*topology.Plan, error) {
+	t, err := load(name)
+	if err != nil {
+		return nil, err
+	}
+	for i := range t.Tunnels {
+		f.apply(&t.Tunnels[i])
+	}
+	if f.set.Changed("seed") {
+		t.Seed = f.seed
+	}
+	p, err := t.Plan()
+	if err != nil {
+		if changed := f.changed(); len(changed) > 0 {
+			return nil, usageError{fmt.Errorf("with %s: %w", strings.Join(changed, ", "), err)}
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+func (f *tunnelFlags) apply(t *topology.Tunnel) {
+	for _, s := range []struct {
+		from *choice
+		to   *string
+	}{
+		{&f.suite, &t.Suite}, {&f.combiner, &t.Combiner}, {&f.identity, &t.Identity},
+		{&f.encapsulation, &t.Encapsulation}, {&f.dataplane, &t.Dataplane}, {&f.family, &t.Family},
+	} {
+		if s.from.value != "" {
+			*s.to = s.from.value
+		}
+	}
+	if len(f.groups) > 0 {
+		t.TLSGroups = f.groups
+	}
+	t.Mutual = t.Mutual || f.mutual
+	if f.set.Changed("rekey-time") {
+		t.Rekey.Time = f.time
+	}
+	if f.set.Changed("rekey-blocks") {
+		t.Rekey.Blocks = f.blocks
+	}
+	if f.set.Changed("rekey-bytes") {
+		t.Rekey.Bytes = f.bytes
+	}
+	if f.set.Changed("rekey-packets") {
+		t.Rekey.Packets = f.packets
+	}
+}
+
+func (f *tunnelFlags) changed() []string {
+	var names []string
+	for _, n := range []string{
+		"suite", "combiner", "identity", "encapsulation", "dataplane", "family", "tls-groups", "mutual",
+		"rekey-time", "rekey-blocks", "rekey-bytes", "rekey-packets", "seed",
+	} {
+		if f.set.Changed(n) {
+			names = append(names, "--"+n)
+		}
+	}
+	return names
+}

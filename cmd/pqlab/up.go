@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"pqlab/internal/rootless"
+	"pqlab/run"
+	"pqlab/supervisor"
+)
+
+// superviseCommand is how up starts the process that holds a lab.
+const superviseCommand = "supervise"
+
+// upTimeout bounds how long a lab may take to come up.
+const upTimeout = 2 * time.Minute
+
+func newUp() *cobra.Command {
+	c := &cobra.Command{
+		Use: "up TOPOLOGY", Short: "Make a lab that stays until pqlab down",
+		Long: `up makes a lab of TOPOLOGY, keys its tunnels, and leaves it to a process of its own. When that process
+ends, however it ends, the lab is gone.`,
+		Args: args(cobra.ExactArgs(1)),
+	}
+	asJSON := jsonFlag(c)
+	name := c.Flags().String("name", "", "of the lab; otherwise that of the topology")
+	tunnels, _ := addTunnelFlags(c), addLabFlags(c)
+	c.RunE = func(c *cobra.Command, a []string) error {
+		p, err := tunnels.plan(a[0]) // mistakes are told before anything is started
+		if err != nil {
+			return err
+		}
+		lab := p.Name
+		if *name != "" {
+			lab = *name
+		}
+		if err := supervisor.CheckName(lab); err != nil {
+			return usageError{err}
+		}
+		again := slices.Clone(os.Args[1:])
+		again[slices.Index(again, "up")] = superviseCommand
+		shown := newProgress(*asJSON)
+		err = supervisor.Launch(c.Context(), lab, again, upTimeout, shown.show)
+		shown.done()
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printStatus(c, lab)
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s is up: %d nodes; pqlab exec %s %s -- COMMAND, pqlab down %s\n",
+			lab, len(p.Nodes), lab, p.Nodes[0].Name, lab)
+		return nil
+	}
+	return c
+}
+
+// newSupervise is what up starts; it takes the same flags.
+func newSupervise() *cobra.Command {
+	c := &cobra.Command{Use: superviseCommand + " TOPOLOGY", Hidden: true, Args: args(cobra.ExactArgs(1))}
+	jsonFlag(c)
+	c.Flags().String("name", "", "")
+	tunnels, labs := addTunnelFlags(c), addLabFlags(c)
+	c.RunE = func(_ *cobra.Command, a []string) error {
+		p, err := tunnels.plan(a[0])
+		if err != nil {
+			return err
+		}
+		if err := rootless.Enter(); err != nil {
+			return err
+		}
+		return supervisor.Run(func(ctx context.Context, progress func(string)) (supervisor.Lab, error) {
+			return run.Hold(ctx, p, labs.options(), progress)
+		}, exitCode)
+	}
+	return c
+}
+
+func printStatus(c *cobra.Command, lab string) error {
+	client, err := supervisor.Dial(c.Context(), lab)
+	if err != nil {
+		return err
+	}
+	status, err := client.Status(c.Context())
+	if err != nil {
+		return err
+	}
+	return printJSON(c.OutOrStdout(), status)
+}
+
+func newPs() *cobra.Command {
+	c := &cobra.Command{
+		Use: "ps [LAB]", Short: "List the labs that are up, or describe one", Args: args(cobra.MaximumNArgs(1)),
+	}
+	asJSON := jsonFlag(c)
+	c.RunE = func(c *cobra.Command, a []string) error {
+		if len(a) == 1 {
+			if *asJSON {
+				return printStatus(c, a[0])
+			}
+			return describe(c, a[0])
+		}
+		labs, err := supervisor.List(c.Context())
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			type entry struct {
+				Name   string             `json:"name"`
+				PID    int                `json:"pid"`
+				Status *supervisor.Status `json:"status,omitempty"`
+				Error  string             `json:"error,omitempty"`
+			}
+			out := make([]entry, len(labs))
+			for i, l := range labs {
+				out[i] = entry{Name: l.Name, PID: l.PID}
+				if l.Err != nil {
+					out[i].Error = l.Err.Error()
+				} else {
+					out[i].Status = &l.Status
+				}
+			}
+			return printJSON(c.OutOrStdout(), out)
+		}
+		rows := [][]string{{"LAB", "TOPOLOGY", "STATE", "NODES", "TUNNELS", "UP", "PID"}}
+		for _, l := range labs {
+			if l.Err != nil {
+				rows = append(rows, []string{l.Name, "", "no answer: " + l.Err.Error(), "", "", "", strconv.Itoa(l.PID)})
+				continue
+			}
+			rows = append(rows, []string{
+				l.Name, l.Status.Topology, string(l.Status.State), strconv.Itoa(len(l.Status.Nodes)),
+				strconv.Itoa(len(l.Status.Tunnels)), time.Since(l.Status.Since).Round(time.Second).String(), strconv.Itoa(l.PID),
+			})
+		}
+		return table(c.OutOrStdout(), rows...)
+	}
+	return c
+}
+
+func describe(c *cobra.Command, lab string) error {
+	client, err := supervisor.Dial(c.Context(), lab)
+	if err != nil {
+		return err
+	}
+	s, err := client.Status(c.Context())
+	if err != nil {
+		return err
+	}
+	rows := [][]string{{"NODE", "KIND", "PID", "CPU", "ADDRESSES"}}
+	for _, n := range s.Nodes {
+		var addresses []string
+		for _, a := range n.Addresses {
+			addresses = append(addresses, a.String())
+		}
+		pid := "-"
+		if n.PID > 0 {
+			pid = strconv.Itoa(n.PID)
+		}
+		rows = append(rows, []string{n.Name, n.Kind, pid, fmt.Sprintf("%.2f s", n.CPU), strings.Join(addresses, " ")})
+	}
+	rows = append(rows, nil, []string{"LINK", "KIND", "SHAPER", "A", "B"})
+	for _, l := range s.Links {
+		rows = append(rows, []string{l.Name, l.Kind, l.Shaper, l.A, l.B})
+	}
+	rows = append(rows, nil, []string{"TUNNEL", "SUITE", "REKEYS", "DATAPLANE", "SAS"})
+	for _, t := range s.Tunnels {
+		var sas []string
+		for _, sa := range t.SAs {
+			sas = append(sas, fmt.Sprintf("%s %s %#08x %d packets", sa.Node, sa.Direction, sa.SPI, sa.Packets))
+		}
+		rows = append(rows, []string{t.Name, t.Suite, strconv.FormatUint(t.Rekeys, 10), t.Dataplane, strings.Join(sas, "; ")})
+		if t.Error != "" {
+			rows = append(rows, []string{"", t.Error})
+		}
+	}
+	return table(c.OutOrStdout(), rows...)
+}
+
+func newExec() *cobra.Command {
+	c := &cobra.Command{
+		Use: "exec LAB NODE -- COMMAND [ARGUMENT…]", Short: "Run a command in a node of a lab that is up",
+		Args: args(cobra.MinimumNArgs(3)),
+	}
+	c.RunE = func(c *cobra.Command, a []string) error {
+		client, err := supervisor.Dial(c.Context(), a[0])
+		if err != nil {
+			return err
+		}
+		dir, err := os.Getwd()
+		if err != nil {
+			return err
+		}
+		// Exec passes signals on itself, so its context is not the one that they end.
+		status, err := client.Exec(context.WithoutCancel(c.Context()), a[1], supervisor.Command{
+			Path: a[2], Args: a[3:], Env: os.Environ(), Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+			TTY: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())),
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "pqlab:", err)
+			if code := exitCode(err); code == exitUsage {
+				return exitError(code)
+			}
+		}
+		if status != 0 {
+			return exitError(status)
+		}
+		return nil
+	}
+	return c
+}
+
+func newDown() *cobra.Command {
+	c := &cobra.Command{Use: "down LAB…", Short: "Take labs down", Args: args(cobra.MinimumNArgs(1))}
+	asJSON := jsonFlag(c)
+	c.RunE = func(c *cobra.Command, labs []string) error {
+		for _, lab := range labs {
+			client, err := supervisor.Dial(c.Context(), lab)
+			if err != nil {
+				return err
+			}
+			if err := client.Down(c.Context()); err != nil {
+				return err
+			}
+			if !*asJSON {
+				fmt.Fprintf(c.OutOrStdout(), "%s is down\n", lab)
+			}
+		}
+		if *asJSON {
+			return printJSON(c.OutOrStdout(), map[string][]string{"down": labs})
+		}
+		return nil
+	}
+	return c
+}

@@ -1,0 +1,98 @@
+package run
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pqlab/ipsec"
+	"pqlab/ipsec/keying"
+	"pqlab/report"
+	"pqlab/topology"
+	"pqlab/traffic"
+)
+
+// exchangeOf joins what the two ends measured of one exchange.
+func exchangeOf(i, r keying.Report, took float64) *report.Exchange {
+	e := &report.Exchange{
+		Suite: i.Suite, Ms: took, BytesSent: uint64(i.Traffic.Sent), BytesReceived: uint64(i.Traffic.Received),
+		Bytes: uint64(i.Traffic.Sent + i.Traffic.Received),
+	}
+	add := func(name, side string, d time.Duration) {
+		if d > 0 {
+			e.Steps = append(e.Steps, report.Step{Name: name, Side: side, Ms: ms(d)})
+		}
+	}
+	add("TLS", "", max(i.Timings.TLS, r.Timings.TLS))
+	for _, end := range []struct {
+		side string
+		keying.Report
+	}{{"responder", r}, {"initiator", i}} {
+		t := end.Timings
+		add("signature keygen", end.side, t.SignatureKeygen)
+		add("KEM keygen", end.side, t.KEMKeygen)
+		add("sign", end.side, t.Sign)
+		add("verify", end.side, t.Verify)
+		add("encaps", end.side, t.Encaps)
+		add("decaps", end.side, t.Decaps)
+		add("combine", end.side, t.Combine)
+	}
+	return e
+}
+
+func flowOf(f topology.PlannedFlow, got traffic.Result) report.Flow {
+	out := report.Flow{
+		Name: got.Name, From: got.From, To: got.To, Tunnels: f.Tunnels, Proto: got.Proto, Streams: got.Streams,
+		BitsPerSecond: got.BitsPerSecond, Sent: got.Sent, Received: got.Received, Lost: got.Lost, Duplicated: got.Duplicated,
+		Reordered: got.Reordered, Retransmitted: got.Retransmitted, SocketDrops: got.SocketDrops, Duration: ms(got.Duration),
+	}
+	if l := got.Latency; l != nil {
+		out.Latency = &report.Latency{P50: l.P50, P90: l.P90, P99: l.P99, Max: l.Max, Mean: l.Mean}
+	}
+	for _, b := range got.Bins {
+		out.Bins = append(out.Bins, report.Bin{At: b.At, Bits: b.Bits})
+	}
+	return out
+}
+
+// dropsOf names the reasons as the dataplanes do.
+func dropsOf(d ipsec.Drops) map[string]uint64 {
+	text, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // a struct of numbers always marshals
+	}
+	reasons := map[string]uint64{}
+	if err := json.Unmarshal(text, &reasons); err != nil {
+		panic(err)
+	}
+	return reasons
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown: " + err.Error()
+	}
+	return unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:])
+}
+
+func machine() report.Machine {
+	m := report.Machine{CPUs: runtime.NumCPU(), Model: runtime.GOARCH}
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return m
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			m.Model = strings.TrimSpace(value)
+			break
+		}
+	}
+	return m
+}

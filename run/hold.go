@@ -1,0 +1,141 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/lab"
+	"pqlab/nodes"
+	"pqlab/supervisor"
+	"pqlab/topology"
+)
+
+// Hold makes the plan real, keys its tunnels and gives the lab to a supervisor to keep. All or nothing.
+func Hold(ctx context.Context, plan *topology.Plan, o lab.Options, progress func(string)) (_ supervisor.Lab, err error) {
+	progress("making the lab")
+	l, err := lab.Up(ctx, plan, o)
+	if err != nil {
+		return nil, err
+	}
+	watching, stop := context.WithCancel(context.Background())
+	h := &held{lab: l, stop: stop, rekeys: map[string]uint64{}, failed: map[string]string{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.Down(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := l.Events(watching, h.note); err != nil {
+		return nil, err
+	}
+	for _, t := range plan.Tunnels {
+		progress("tunnel " + t.Name + ": exchanging keys")
+		if _, err := l.Tunnel(t.Name).Establish(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// held is a lab that a supervisor keeps.
+type held struct {
+	lab  *lab.Lab
+	stop context.CancelFunc
+
+	mu     sync.Mutex
+	rekeys map[string]uint64
+	failed map[string]string // the last failure since the last success
+}
+
+func (h *held) note(e agent.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch e.Kind {
+	case ipsec.Rekeyed:
+		delete(h.failed, e.Tunnel)
+		if e.Initiator {
+			h.rekeys[e.Tunnel]++
+		}
+	case ipsec.Failed, ipsec.Expired:
+		h.failed[e.Tunnel] = fmt.Sprintf("%s at %s: %s", e.Kind, e.Node, e.Error)
+	}
+}
+
+// Down takes the lab down.
+func (h *held) Down(ctx context.Context) error {
+	h.stop()
+	return h.lab.Down(ctx)
+}
+
+// Exec starts a command in a node.
+func (h *held) Exec(_ context.Context, node string, c supervisor.Command) (supervisor.Process, error) {
+	n := h.lab.Node(node)
+	if n == nil {
+		return nil, fmt.Errorf("%w: %q", supervisor.ErrNoNode, node)
+	}
+	p, err := n.Start(nodes.Command{
+		Path: c.Path, Args: c.Args, Env: c.Env, Dir: c.Dir, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, TTY: c.TTY,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Status describes the lab.
+func (h *held) Status(ctx context.Context) (supervisor.Status, error) {
+	l := h.lab
+	s := supervisor.Status{Topology: l.Plan.Name, Since: l.Started}
+	for _, n := range l.Plan.Nodes {
+		status := supervisor.NodeStatus{Name: n.Name, Kind: string(n.Kind), PID: l.Node(n.Name).PID()}
+		for _, i := range n.Interfaces {
+			status.Addresses = append(status.Addresses, i.Addresses...)
+		}
+		cpu, err := l.Node(n.Name).CPU(ctx)
+		if err != nil {
+			return s, err
+		}
+		status.CPU = cpu.Seconds()
+		s.Nodes = append(s.Nodes, status)
+	}
+	for _, p := range l.Plan.Links {
+		s.Links = append(s.Links, supervisor.LinkStatus{
+			Name: p.Name, Kind: string(p.Kind), A: p.A.Node + ":" + p.A.Interface, B: p.B.Node + ":" + p.B.Interface,
+			Shaper: l.Link(p.Name).Shaper, Rate: uint64(p.Rate), Delay: p.Delay, Loss: p.Loss,
+		})
+	}
+	h.mu.Lock()
+	rekeys, failed := maps.Clone(h.rekeys), maps.Clone(h.failed)
+	h.mu.Unlock()
+	for _, p := range l.Plan.Tunnels {
+		t := supervisor.TunnelStatus{
+			Name: p.Name, A: p.A.Node, B: p.B.Node, Suite: p.Suite, Rekeys: rekeys[p.Name], Error: failed[p.Name],
+			Drops: map[string]uint64{},
+		}
+		for _, node := range []string{p.A.Node, p.B.Node} {
+			state, err := l.Tunnel(p.Name).State(ctx, node)
+			if err != nil {
+				return s, err
+			}
+			t.Dataplane = state.Dataplane
+			for _, sa := range []struct {
+				direction string
+				spi       uint32
+				ipsec.Counters
+			}{{"in", state.SPIs.In, state.In}, {"out", state.SPIs.Out, state.Out}} {
+				t.SAs = append(t.SAs, supervisor.SAStatus{
+					Node: node, Direction: sa.direction, SPI: sa.spi, Blocks: sa.Blocks, Bytes: sa.Bytes, Packets: sa.Packets,
+				})
+			}
+			for reason, count := range dropsOf(state.Drops) {
+				t.Drops[reason] += count
+			}
+		}
+		s.Tunnels = append(s.Tunnels, t)
+	}
+	return s, nil
+}

@@ -1,0 +1,157 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"sync"
+	"time"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/ipsec/keying"
+	"pqlab/topology"
+	"pqlab/traffic"
+)
+
+// settleTimeout bounds the wait for SAs that were replaced: their grace, and the time of the events on a busy machine.
+const settleTimeout = ipsec.DefaultGrace + 5*time.Second
+
+// ledger holds the packets that were sent on each SA against those that its other end accepted.
+type ledger struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at each event
+	peers   map[string][2]string
+	first   map[string]keying.Report // by tunnel and node: of Established
+	sent    map[sa]uint64            // final counts of SAs that were replaced
+	got     map[sa]uint64
+	began   []rekey
+	failed  []string
+}
+
+// sa names an SA by the node that it leads to.
+type sa struct {
+	tunnel, to string
+	spi        uint32
+}
+
+type rekey struct {
+	tunnel  string
+	trigger ipsec.Trigger
+	at      traffic.Instant
+	took    time.Duration
+	old     [2]sa
+	lost    uint64
+}
+
+func newLedger(plan *topology.Plan) *ledger {
+	l := &ledger{
+		changed: make(chan struct{}), peers: map[string][2]string{}, first: map[string]keying.Report{},
+		sent: map[sa]uint64{}, got: map[sa]uint64{},
+	}
+	for _, t := range plan.Tunnels {
+		l.peers[t.Name] = [2]string{t.A.Node, t.B.Node}
+	}
+	return l
+}
+
+// note takes one event of a tunnel's end.
+func (l *ledger) note(e agent.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer func() {
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}()
+	if e.Missed > 0 {
+		l.failed = append(l.failed, fmt.Sprintf("node %s: %d events were missed, so rekeys may be", e.Node, e.Missed))
+	}
+	peer := l.peers[e.Tunnel][0]
+	if peer == e.Node {
+		peer = l.peers[e.Tunnel][1]
+	}
+	switch e.Kind {
+	case ipsec.Established:
+		if e.Exchange != nil {
+			l.first[e.Tunnel+" "+e.Node] = *e.Exchange
+		}
+	case ipsec.Rekeyed:
+		out, in := sa{e.Tunnel, peer, e.Old.Out}, sa{e.Tunnel, e.Node, e.Old.In}
+		l.sent[out] = e.Replaced.Out.Packets
+		if e.Initiator {
+			l.began = append(l.began, rekey{
+				tunnel: e.Tunnel, trigger: e.Trigger, at: e.At, took: e.Duration, old: [2]sa{out, in},
+			})
+		}
+	case ipsec.Retired:
+		l.got[sa{e.Tunnel, e.Node, e.Old.In}] = e.Replaced.In.Packets
+	case ipsec.Failed, ipsec.Expired:
+		l.failed = append(l.failed, fmt.Sprintf("node %s, tunnel %s: %s (%s) %s", e.Node, e.Tunnel, e.Kind, e.Trigger, e.Error))
+	}
+}
+
+// wait returns when done does, which is called with the lock held after each event.
+func (l *ledger) wait(ctx context.Context, what string, limit time.Duration, done func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		l.mu.Lock()
+		changed := l.changed
+		ok := done()
+		l.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		}
+	}
+}
+
+// established gives what the first exchange of a tunnel took at a node, when its event is there.
+func (l *ledger) established(ctx context.Context, tunnel, node string) (r keying.Report, err error) {
+	err = l.wait(ctx, fmt.Sprintf("tunnel %s: waiting for node %s", tunnel, node), settleTimeout, func() bool {
+		var ok bool
+		r, ok = l.first[tunnel+" "+node]
+		return ok
+	})
+	return r, err
+}
+
+// settle waits until the SAs that were replaced have been counted at both ends.
+func (l *ledger) settle(ctx context.Context) error {
+	return l.wait(ctx, "waiting for the last rekeys to be counted", settleTimeout, func() bool {
+		for _, r := range l.began {
+			for _, s := range r.old {
+				_, sent := l.sent[s]
+				_, got := l.got[s]
+				if !sent || !got {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// rekeys in the order in which they began, each with the packets that were sent on the SAs it replaced and not accepted.
+func (l *ledger) rekeys() []rekey {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.began {
+		l.began[i].lost = 0
+		for _, s := range l.began[i].old {
+			l.began[i].lost += l.sent[s] - min(l.sent[s], l.got[s])
+		}
+	}
+	sort.Slice(l.began, func(i, j int) bool { return l.began[i].at < l.began[j].at })
+	return l.began
+}
+
+func (l *ledger) failures() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}

@@ -1,0 +1,225 @@
+// Package run takes a lab through its paces and measures it: up, exchange, tunnel, traffic, rekeys, down. Every number
+// of its result was measured in that run.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"pqlab/ipsec"
+	"pqlab/lab"
+	"pqlab/report"
+	"pqlab/topology"
+	"pqlab/traffic"
+)
+
+// DefaultDuration is how long each flow of a run lasts.
+const DefaultDuration = 5 * time.Second
+
+// Options of a run.
+type Options struct {
+	Lab      lab.Options
+	Duration time.Duration // of each flow that has none of its own; 0 means DefaultDuration
+	Capture  string        // directory for a pcapng file of each link; empty: none
+	Command  []string      // repeats the run
+	Version  string        // of pqlab
+	Progress func(string)  // told what happens; nil: nobody
+}
+
+// Do runs the plan. After an error the lab is down; the result then says what was found until there.
+func Do(ctx context.Context, plan *topology.Plan, o Options) (report.Result, error) {
+	if o.Duration <= 0 {
+		o.Duration = DefaultDuration
+	}
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	r := &runner{
+		plan: plan, options: o, started: traffic.Now(), ledger: newLedger(plan),
+		result: report.Result{
+			Topology: plan.Name, Seed: plan.Seed, Kernel: kernel(), Version: o.Version, Command: o.Command,
+			Started: time.Now(), Machine: machine(), CPUSeconds: map[string]float64{}, Warnings: plan.Notes, Picture: string(plan.SVG()),
+		},
+	}
+	err := r.run(ctx)
+	r.result.Duration = r.since(traffic.Now())
+	return r.result, err
+}
+
+type runner struct {
+	plan    *topology.Plan
+	options Options
+	started traffic.Instant
+	ledger  *ledger
+	lab     *lab.Lab
+	result  report.Result
+}
+
+// since is an instant in the result's time.
+func (r *runner) since(t traffic.Instant) float64 {
+	return float64(t.Sub(r.started)) / float64(time.Millisecond)
+}
+
+func (r *runner) run(ctx context.Context) (err error) {
+	r.options.Progress("making the lab")
+	began := time.Now()
+	if r.lab, err = lab.Up(ctx, r.plan, r.options.Lab); err != nil {
+		return err
+	}
+	r.result.UpMs = ms(time.Since(began))
+	defer func() {
+		r.options.Progress("taking the lab down")
+		err = errors.Join(err, r.lab.Down(context.WithoutCancel(ctx)))
+	}()
+	r.result.Shaper = r.lab.Shaper.Name()
+	r.result.Warnings = append(r.result.Warnings, r.lab.Warnings...)
+
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := r.lab.Events(watching, r.ledger.note); err != nil {
+		return err
+	}
+	for _, t := range r.plan.Tunnels {
+		if err := r.establish(ctx, t); err != nil {
+			return err
+		}
+	}
+	for _, f := range r.plan.Traffic {
+		if err := r.send(ctx, f); err != nil {
+			return err
+		}
+	}
+	r.options.Progress("counting")
+	if err := r.count(ctx); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {
+	r.options.Progress(fmt.Sprintf("tunnel %s: exchanging keys, %s", t.Name, t.Suite))
+	began := time.Now()
+	initiator, err := r.lab.Tunnel(t.Name).Establish(ctx)
+	if err != nil {
+		return err
+	}
+	took := ms(time.Since(began))
+	responder, err := r.ledger.established(ctx, t.Name, t.B.Node)
+	if err != nil {
+		return err
+	}
+	state, err := r.lab.Tunnel(t.Name).State(ctx, t.A.Node)
+	if err != nil {
+		return err
+	}
+	r.result.Dataplane = state.Dataplane
+	r.result.Tunnels = append(r.result.Tunnels, report.Tunnel{
+		Name: t.Name, A: t.A.Node, B: t.B.Node, Suite: initiator.Suite, Combiner: initiator.Combiner, Identity: t.Identity,
+		Encapsulation: t.Encapsulation, Dataplane: state.Dataplane, Exchange: exchangeOf(initiator, responder, took),
+	})
+	r.check(fmt.Sprintf("tunnel %s is keyed", t.Name), initiator.Transcript == responder.Transcript,
+		fmt.Sprintf("%s, %.1f ms", initiator.Suite, took))
+	return nil
+}
+
+func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
+	r.options.Progress(fmt.Sprintf("%s from %s to %s", f.Proto, f.From, f.To))
+	got, err := r.lab.Send(ctx, f, r.options.Duration)
+	if err != nil {
+		return err
+	}
+	flow := flowOf(f, got)
+	flow.Start = r.since(got.Start)
+	r.result.Traffic = append(r.result.Traffic, flow)
+	r.check(fmt.Sprintf("%s arrives", f.Name), got.Bytes > 0, fmt.Sprintf("%.3g Mbit/s", got.BitsPerSecond/1e6))
+	if f.Proto == traffic.UDP && !r.lossy() {
+		lost := got.Lost - min(got.Lost, got.SocketDrops)
+		r.check(fmt.Sprintf("%s loses nothing on the way", f.Name), lost == 0, fmt.Sprintf("%d of %d lost", lost, got.Sent))
+	}
+	return nil
+}
+
+// lossy says whether the lab is meant to lose packets.
+func (r *runner) lossy() bool {
+	for _, l := range r.plan.Links {
+		if l.Loss > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// count reads what the tunnels and nodes counted, once all that was sent has arrived.
+func (r *runner) count(ctx context.Context) error {
+	if err := r.ledger.settle(ctx); err != nil {
+		return err
+	}
+	for _, k := range r.ledger.rekeys() {
+		r.result.Rekeys = append(r.result.Rekeys, report.Rekey{
+			Tunnel: k.tunnel, Trigger: string(k.trigger), At: r.since(k.at), Ms: ms(k.took), Lost: k.lost,
+		})
+	}
+	for _, failure := range r.ledger.failures() {
+		r.result.Warnings = append(r.result.Warnings, failure)
+	}
+	if n := len(r.result.Rekeys); n > 0 && !r.lossy() {
+		var lost uint64
+		for _, k := range r.result.Rekeys {
+			lost += k.Lost
+		}
+		r.check("rekeys lose nothing", lost == 0, fmt.Sprintf("%d rekeys, %d packets lost", n, lost))
+	}
+	for i, t := range r.plan.Tunnels {
+		if err := r.countTunnel(ctx, t, &r.result.Tunnels[i]); err != nil {
+			return err
+		}
+	}
+	for _, n := range r.plan.Nodes {
+		if !n.Services {
+			continue
+		}
+		cpu, err := r.lab.Node(n.Name).CPU(ctx)
+		if err != nil {
+			return err
+		}
+		r.result.CPUSeconds[n.Name] = cpu.Seconds()
+	}
+	return nil
+}
+
+func (r *runner) countTunnel(ctx context.Context, t topology.PlannedTunnel, out *report.Tunnel) error {
+	refused := ""
+	for _, node := range []string{t.A.Node, t.B.Node} {
+		s, err := r.lab.Tunnel(t.Name).State(ctx, node)
+		if err != nil {
+			return err
+		}
+		out.SAs = append(out.SAs, saOf(node, "in", s.SPIs.In, s.In), saOf(node, "out", s.SPIs.Out, s.Out))
+		reasons := dropsOf(s.Drops)
+		out.Drops = append(out.Drops, report.Drops{Node: node, Reasons: reasons})
+		for _, bad := range []string{"replay", "integrity", "malformed", "policy", "plaintext", "expired", "unknown_spi"} {
+			if reasons[bad] > 0 {
+				refused += fmt.Sprintf(" %s: %d %s", node, reasons[bad], bad)
+			}
+		}
+	}
+	if refused == "" {
+		r.check(fmt.Sprintf("tunnel %s refused nothing", t.Name), true, "no replay, forgery or plaintext")
+	} else {
+		r.check(fmt.Sprintf("tunnel %s refused nothing", t.Name), false, refused[1:])
+	}
+	return nil
+}
+
+func (r *runner) check(name string, ok bool, detail string) {
+	r.result.Checks = append(r.result.Checks, report.Check{Name: name, OK: ok, Detail: detail})
+}
+
+func ms(d time.Duration) float64 { return math.Round(float64(d)/1e3) / 1e3 }
+
+func saOf(node, direction string, spi uint32, c ipsec.Counters) report.SA {
+	return report.SA{Node: node, Direction: direction, SPI: spi, Packets: c.Packets, Bytes: c.Bytes, Blocks: c.Blocks}
+}

@@ -1,0 +1,195 @@
+package suites
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/reporters"
+	"github.com/onsi/ginkgo/v2/types"
+	"github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
+
+	"pqlab/suites/testlab"
+)
+
+// command is the first argument of the binary when it runs one suite: Ginkgo runs one tree of specs in a process.
+const command = "pqlab-suite"
+
+// Outcome is what became of a claim.
+type Outcome struct {
+	Claim    string    `json:"claim"`
+	Text     string    `json:"text"`
+	Specs    int       `json:"specs"` // that were to run
+	Passed   int       `json:"passed"`
+	Failed   int       `json:"failed"`
+	Skipped  []Skip    `json:"skipped"`
+	Seconds  float64   `json:"seconds"`
+	Failures []Failure `json:"failures"`
+}
+
+// OK says whether the claim was verified: something ran, and nothing failed.
+func (o Outcome) OK() bool { return o.Passed > 0 && o.Failed == 0 && len(o.Failures) == 0 }
+
+// Skip is a spec that said it cannot run here.
+type Skip struct {
+	Spec   string `json:"spec"`
+	Reason string `json:"reason"`
+}
+
+// Failure is a spec that failed.
+type Failure struct {
+	Spec    string `json:"spec"`
+	At      string `json:"at"`
+	Message string `json:"message"`
+}
+
+// Config of Run.
+type Config struct {
+	Mode     string // label of the specs to run: "emu"
+	Parallel int    // suites at once
+	JUnit    string // file to write; empty: none
+	Verbose  io.Writer
+	Done     func(Outcome) // told of each claim as it ends; may be nil
+}
+
+// Run runs each claim in a process of its own and returns their outcomes in the order given.
+func Run(ctx context.Context, claims []Claim, c Config) (_ []Outcome, err error) {
+	dir, err := os.MkdirTemp("", "pqlab-test-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	outcomes := make([]Outcome, len(claims))
+	done := make(chan Outcome)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		for o := range done {
+			if c.Done != nil {
+				c.Done(o)
+			}
+		}
+	}()
+	var g errgroup.Group
+	g.SetLimit(max(c.Parallel, 1))
+	for i, claim := range claims {
+		g.Go(func() error {
+			o, err := runOne(ctx, claim, c, dir)
+			outcomes[i] = o
+			if err == nil {
+				done <- o
+			}
+			return err
+		})
+	}
+	err = g.Wait()
+	close(done)
+	<-told
+	if err == nil && c.JUnit != "" {
+		var files []string
+		for _, claim := range claims {
+			files = append(files, filepath.Join(dir, claim.Name+".xml"))
+		}
+		_, err = reporters.MergeAndCleanupJUnitReports(files, c.JUnit)
+	}
+	return outcomes, err
+}
+
+func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, error) {
+	o := Outcome{Claim: claim.Name, Text: claim.Text, Skipped: []Skip{}, Failures: []Failure{}}
+	base := filepath.Join(dir, claim.Name)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", command, claim.Name, c.Mode, base)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // Ginkgo cleans up after this
+	cmd.WaitDelay = time.Minute
+	var output strings.Builder
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if c.Verbose != nil {
+		cmd.Stdout, cmd.Stderr = c.Verbose, c.Verbose
+	}
+	errRun := cmd.Run()
+	if ctx.Err() != nil {
+		return o, ctx.Err()
+	}
+	text, err := os.ReadFile(base + ".json")
+	if err != nil {
+		return o, fmt.Errorf("claim %s: its specs ended without a report (%w): %s", claim.Name, errors.Join(errRun, err), output.String())
+	}
+	var reports []types.Report
+	if err := json.Unmarshal(text, &reports); err != nil {
+		return o, fmt.Errorf("claim %s: report: %w", claim.Name, err)
+	}
+	for _, r := range reports {
+		o.add(r)
+	}
+	if errRun != nil && len(o.Failures) == 0 {
+		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: errRun.Error() + "\n" + output.String()})
+	}
+	return o, nil
+}
+
+func (o *Outcome) add(r types.Report) {
+	o.Seconds += r.RunTime.Seconds()
+	for _, s := range r.SpecReports {
+		spec := strings.TrimSpace(s.FullText())
+		if s.LeafNodeType == types.NodeTypeIt && !s.State.Is(types.SpecStateSkipped|types.SpecStatePending) {
+			o.Specs++
+		}
+		switch {
+		case s.State.Is(types.SpecStateFailureStates):
+			o.Failed++
+			o.Failures = append(o.Failures, Failure{Spec: spec, At: s.FailureLocation().String(), Message: s.FailureMessage()})
+		case s.LeafNodeType != types.NodeTypeIt:
+		case s.State.Is(types.SpecStatePassed):
+			o.Passed++
+		case s.State.Is(types.SpecStateSkipped) && s.Failure.Message != "": // by the spec itself, not by a label
+			o.Skipped = append(o.Skipped, Skip{Spec: spec, Reason: s.Failure.Message})
+		}
+	}
+	for _, reason := range r.SpecialSuiteFailureReasons {
+		if len(o.Failures) == 0 {
+			o.Failures = append(o.Failures, Failure{Spec: o.Claim, Message: reason})
+		}
+	}
+}
+
+// Main returns at once unless Run started this process; then it runs one claim's specs and exits.
+func Main() {
+	if len(os.Args) != 5 || os.Args[1] != command {
+		return
+	}
+	name, mode, base := os.Args[2], os.Args[3], os.Args[4]
+	for _, claim := range Claims() {
+		if claim.Name == name {
+			os.Exit(specs(claim, mode, base))
+		}
+	}
+	fmt.Fprintf(os.Stderr, "no claim %q\n", name)
+	os.Exit(1)
+}
+
+func specs(claim Claim, mode, base string) int {
+	gomega.RegisterFailHandler(ginkgo.Fail)
+	claim.Specs(testlab.NewEnv())
+	config, reporter := ginkgo.GinkgoConfiguration()
+	config.LabelFilter = mode
+	reporter.JSONReport, reporter.JUnitReport, reporter.NoColor = base+".json", base+".xml", true
+	if !ginkgo.RunSpecs(failer{}, claim.Name, config, reporter) {
+		return 1
+	}
+	return 0
+}
+
+// failer stands in for a *testing.T: RunSpecs returns what it would be told.
+type failer struct{}
+
+func (failer) Fail() {}

@@ -1,0 +1,19 @@
+// Package suites lists the claims that pqlab verifies. Each is a folder of Ginkgo specs, which run as Go tests and by
+// pqlab test alike.
+package suites
+
+import (
+	"pqlab/suites/testlab"
+)
+
+// Claim is a suite.
+type Claim struct {
+	Name  string
+	Text  string // what is claimed
+	Specs func(testlab.Env)
+}
+
+// Claims lists every suite.
+func Claims() []Claim {
+	return []Claim{}
+}

@@ -1,0 +1,83 @@
+// Package testlab is what the suites share: labs that last one spec, and the check that nothing is left of them.
+package testlab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/agent"
+	"pqlab/internal/hygiene"
+	"pqlab/internal/journal"
+	"pqlab/internal/rootless"
+	"pqlab/lab"
+	"pqlab/topology"
+)
+
+// cleanTimeout bounds how long the kernel may take to free what a lab gave up.
+const cleanTimeout = 20 * time.Second
+
+// Env is where specs run.
+type Env struct {
+	Owner hygiene.Owner // who answers for what is left
+	Lab   lab.Options   // how labs are made
+}
+
+// NewEnv makes this process answer for what its specs leave. Call it once.
+func NewEnv() Env { return Env{Owner: hygiene.Self(), Lab: lab.Options{Log: GinkgoWriter}} }
+
+// Guard makes every spec of the container fail that leaves something behind: a namespace, interface, SA, policy, cgroup,
+// process, file, descriptor, goroutine or thread. Call it first in the container.
+func (e Env) Guard() {
+	BeforeEach(func() {
+		before, err := hygiene.Take()
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func(ctx SpecContext) {
+			left, err := hygiene.Settled(ctx, before, e.Owner)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(left).To(BeEmpty(), "left behind")
+		}, NodeTimeout(cleanTimeout))
+	})
+}
+
+// Up makes a lab for one spec. change, which may be nil, sees the options first.
+func (e Env) Up(ctx context.Context, t *topology.Builder, change func(*lab.Options)) *lab.Lab {
+	GinkgoHelper()
+	plan, err := t.Plan()
+	Expect(err).NotTo(HaveOccurred())
+	o := e.Lab
+	if change != nil {
+		change(&o)
+	}
+	l, err := lab.Up(ctx, plan, o)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func(ctx SpecContext) { Expect(l.Down(ctx)).To(Succeed()) }, NodeTimeout(cleanTimeout))
+	return l
+}
+
+// Main is the TestMain of a suite.
+func Main(m *testing.M) {
+	agent.Main()
+	journal.SweeperMain()
+	if err := rootless.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// Run runs the specs of a claim as one Go test.
+func Run(t *testing.T, claim string, specs func(Env)) {
+	RegisterFailHandler(Fail)
+	specs(NewEnv())
+	config, reporter := GinkgoConfiguration()
+	if config.LabelFilter == "" {
+		config.LabelFilter = "emu"
+	}
+	RunSpecs(t, claim, config, reporter)
+}
