@@ -53,7 +53,7 @@ func need[T any](f field[T]) field[T] {
 	return f
 }
 
-// object is a mapping with fixed keys. T has to be comparable or its zero told by fields being zero.
+// object is a mapping with fixed keys.
 func object[T any](what string, fields ...field[T]) form[T] {
 	return form[T]{
 		read: func(d *decoder, n ast.Node, element string) (T, bool) {
