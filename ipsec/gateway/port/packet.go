@@ -77,6 +77,9 @@ func attachPacket(name, farName string, h *netlink.Handle) (_ *Port, err error) 
 			return nil, fmt.Errorf("%w: AF_PACKET: kernel has no %s: %w", ErrUnavailable, option.name, err)
 		}
 	}
+	if err := disable(fd, name, unspeakable); err != nil {
+		return nil, err
+	}
 	SetBuffers(fd)
 	all := binary.NativeEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL & 0xff})
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: far.Attrs().Index}); err != nil {
