@@ -91,26 +91,37 @@ func (s *Snapshot) add(k kind, name string, d detail) {
 
 // Diff names every difference on the machine and in this process, whoever made it.
 func Diff(before, after Snapshot) []string {
-	return describe(before, after, func(item, detail, bool) bool { return true })
+	return texts(compare(before, after, func(item, detail, bool) bool { return true }))
 }
 
-// describe names the differences that count.
-func describe(before, after Snapshot, counts func(it item, d detail, gone bool) bool) []string {
+// difference is one that is the same in another look if its key is; the text may have changed.
+type difference struct{ key, text string }
+
+func texts(differences []difference) []string {
 	var out []string
+	for _, d := range differences {
+		out = append(out, d.text)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// compare returns the differences that count.
+func compare(before, after Snapshot, counts func(it item, d detail, gone bool) bool) []difference {
+	var out []difference
 	for it, d := range after.items {
 		if more := d.count - before.items[it].count; more > 0 && counts(it, d, false) {
-			out = append(out, sentence("left", it, d, more))
+			out = append(out, difference{"left" + string(it.kind) + it.name, sentence("left", it, d, more)})
 		}
 	}
 	for it, d := range before.items {
 		if fewer := d.count - after.items[it].count; fewer > 0 && it.kind != own && counts(it, d, true) {
-			out = append(out, sentence("gone", it, d, fewer))
+			out = append(out, difference{"gone" + string(it.kind) + it.name, sentence("gone", it, d, fewer)})
 		}
 	}
 	if more := after.threads - before.threads; more > idleThreads {
-		out = append(out, fmt.Sprintf("left: %d threads more, %d in all", more, after.threads))
+		out = append(out, difference{"threads", fmt.Sprintf("left: %d threads more, %d in all", more, after.threads)})
 	}
-	slices.Sort(out)
 	return out
 }
 
@@ -130,16 +141,16 @@ func sentence(verb string, it item, d detail, n int) string {
 }
 
 // Settled waits until nothing of the owner's differs from before, and returns nothing; the kernel frees namespaces a
-// while after their last user has gone. When ctx ends first it returns the differences that lasted: those seen in both
-// of the last two looks.
+// while after their last user has gone. When ctx ends first it looks once more and returns the differences that lasted:
+// those seen in both of the last two looks, of which there always are two.
 func Settled(ctx context.Context, before Snapshot, owner Owner) ([]string, error) {
-	var last []string
+	var last []difference
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		after, err := Take()
 		if err != nil {
 			return nil, err
 		}
-		now := describe(before, after, func(it item, d detail, gone bool) bool {
+		now := compare(before, after, func(it item, d detail, gone bool) bool {
 			if gone {
 				return owner.misses(it)
 			}
@@ -148,15 +159,16 @@ func Settled(ctx context.Context, before Snapshot, owner Owner) ([]string, error
 		if len(now) == 0 {
 			return nil, nil
 		}
+		if last != nil && ctx.Err() != nil {
+			return texts(slices.DeleteFunc(now, func(d difference) bool {
+				return !slices.ContainsFunc(last, func(l difference) bool { return l.key == d.key })
+			})), nil
+		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
-			if last != nil {
-				now = slices.DeleteFunc(now, func(d string) bool { return !slices.Contains(last, d) })
-			}
-			return now, nil
+			timer.Stop() // and look a last time
 		}
 		last = now
 	}

@@ -74,7 +74,7 @@ func settled(t *testing.T, before Snapshot, o Owner) {
 // leftover expects that Settled finds exactly one difference, whose text has the words, and Diff that one too.
 func leftover(t *testing.T, before Snapshot, o Owner, words ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	left, err := Settled(ctx, before, o)
 	if err != nil || len(left) != 1 {
@@ -180,7 +180,7 @@ func TestNetwork(t *testing.T) {
 	before := take(t)
 	second, _ := netlink.ParseAddr("10.76.0.3/32")
 	run(t, h.AddrAdd(dummy, second))
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	left, err := Settled(ctx, before, self)
 	if err != nil || !slices.ContainsFunc(left, func(s string) bool { return strings.HasPrefix(s, "left: address 10.76.0.3/32 of left0") }) {
@@ -197,7 +197,7 @@ func TestNamespace(t *testing.T) {
 	ns, err := netns.New(1)
 	run(t, err)
 	defer ns[0].Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	left, err := Settled(ctx, before, me)
 	run(t, err)
@@ -255,7 +255,7 @@ func TestOwners(t *testing.T) {
 	inner := Owner{Token: mine.Token + "/" + "inner"}
 	cmd, end := child(t, inner.Env())
 	for _, o := range []Owner{mine, inner} {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		left, err := Settled(ctx, before, o)
 		cancel()
 		run(t, err)
@@ -267,7 +267,7 @@ func TestOwners(t *testing.T) {
 	}
 	// The pipe is this process's, and so counts for any owner; nothing else does.
 	for _, o := range []Owner{other, {PID: 1 << 22, Token: "x"}, {}} {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		left, err := Settled(ctx, before, o)
 		cancel()
 		run(t, err)
@@ -299,7 +299,7 @@ func TestOrphan(t *testing.T) {
 	w2, err := os.Open(os.DevNull) // so that the number of the closed one is in use again
 	run(t, err)
 	defer w2.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	left, err := Settled(ctx, before, o)
 	run(t, err)
@@ -322,7 +322,7 @@ func TestOwn(t *testing.T) {
 
 	stop := make(chan struct{})
 	go wait(stop)
-	leftover(t, before, o, "left: goroutine ", "hygiene.wait started by ", "TestOwn", "hygiene_test.go")
+	leftover(t, before, o, "left: goroutine started by ", "TestOwn", "hygiene_test.go", "hygiene.")
 	close(stop)
 	settled(t, before, o)
 

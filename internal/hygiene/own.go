@@ -2,7 +2,6 @@ package hygiene
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -32,7 +31,7 @@ func (s *Snapshot) takeOwn() error {
 	}
 	s.threads = len(tasks)
 	for _, g := range goroutines(stacks()) {
-		s.add(own, g, detail{})
+		s.add(own, "goroutine started "+g.started, detail{where: "in " + g.function})
 	}
 	return nil
 }
@@ -47,27 +46,31 @@ func stacks() []byte {
 	}
 }
 
-// goroutines names the goroutines in a dump, the first one, which took it, left out: by the function that they run and
-// the place where they were started.
-func goroutines(dump []byte) []string {
-	var out []string
+// goroutine is named for the place where it was started: what it runs may look different before it has begun.
+type goroutine struct{ started, function string }
+
+// goroutines returns the goroutines in a dump, the first one, which took it, left out.
+func goroutines(dump []byte) []goroutine {
+	var out []goroutine
 	for i, g := range strings.Split(string(bytes.TrimSpace(dump)), "\n\n") {
 		lines := strings.Split(g, "\n")
 		if i == 0 || len(lines) < 3 {
 			continue
 		}
+		// The last two lines are "created by F in goroutine N" and its place, those before them the function that was
+		// started and where it is; of the main goroutine the last two are main.main.
 		function, place := lines[len(lines)-2], strings.TrimSpace(lines[len(lines)-1])
-		by := ""
+		place, _, _ = strings.Cut(place, " +0x")
+		started := "at " + place
 		if creator, ok := strings.CutPrefix(function, "created by "); ok && len(lines) >= 5 {
 			creator, _, _ = strings.Cut(creator, " in goroutine ")
-			by = fmt.Sprintf(" started by %s", creator)
+			started = "by " + creator + " " + started
 			function = lines[len(lines)-4]
 		}
 		if open := strings.LastIndexByte(function, '('); open > 0 {
 			function = function[:open]
 		}
-		place, _, _ = strings.Cut(place, " +0x")
-		out = append(out, fmt.Sprintf("goroutine %s%s at %s", function, by, place))
+		out = append(out, goroutine{started, function})
 	}
 	return out
 }
