@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,14 +30,19 @@ type Command struct {
 
 	// TTY: Stdin is a terminal, and becomes the controlling terminal of a session of the process's own.
 	TTY bool
+
+	// PIDs holds the process and all that it starts; nil: none does.
+	PIDs *PIDNamespace
+
+	unshare uintptr // namespaces that the process begins
 }
 
 // Process is a process in a node, and what it has started.
 //
 // It leads a process group. Signals reach the whole group, and what is left of the group is killed when the process
-// ends. It is killed when the process that started it dies, however that dies. A descendant that has left the group
-// (setsid, an interactive shell's jobs) escapes both; Cgroup.Kill reaches it where there is a cgroup, and a Family
-// reaches it always.
+// ends. The process is killed when the one that started it dies, however that dies; but not its children, and a
+// descendant that has left the group (setsid, an interactive shell's jobs) escapes the signals too. Where there is a
+// cgroup, Cgroup.Kill and Cgroup.Remove reach all of them. A PIDNamespace reaches them always.
 type Process struct {
 	pid   int
 	done  chan struct{} // closed when the process has been waited for
@@ -53,6 +59,14 @@ func Start(ns *netns.Namespace, cgroup *Cgroup, cmd Command) (*Process, error) {
 	path, err := exec.LookPath(cmd.Path)
 	if err != nil {
 		return nil, err
+	}
+	if cmd.PIDs != nil && cmd.Dir == "" { // entering its mounts leaves the current directory
+		if cmd.Dir, err = os.Getwd(); err == nil {
+			path, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	p := &Process{done: make(chan struct{}), lock: make(chan struct{}, 1)}
 	p.lock <- struct{}{}
@@ -97,7 +111,12 @@ func (cmd Command) fork(path string, cgroup *Cgroup) (*os.Process, error) {
 		Dir:   cmd.Dir,
 		Env:   cmd.Env,
 		Files: append(files, cmd.Files...),
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+		Sys:   &syscall.SysProcAttr{Cloneflags: cmd.unshare},
+	}
+	if cmd.PIDs == nil {
+		attr.Sys.Pdeathsig = syscall.SIGKILL
+	} else if err := cmd.PIDs.enter(); err != nil { // which kills it with its PID 1
+		return nil, err
 	}
 	if cmd.TTY {
 		attr.Sys.Setsid, attr.Sys.Setctty = true, true // a session leader leads a group too

@@ -16,12 +16,22 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pqlab/internal/netns"
 )
 
 // owner makes the test binary start a shell in a node and hang, for tests that kill it.
-const owner = "PQLAB_TEST_OWNER"
+const (
+	owner     = "PQLAB_TEST_OWNER"
+	ownerPIDs = "PQLAB_TEST_OWNER_PIDS" // in a PIDNamespace
+	forgetful = "PQLAB_TEST_FORGETFUL"  // a main that does not call InitMain
+)
 
 func TestMain(m *testing.M) {
+	if os.Getenv(forgetful) != "" {
+		os.Exit(0)
+	}
+	InitMain()
 	if script := os.Getenv(owner); script != "" {
 		if err := own(script); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -32,8 +42,17 @@ func TestMain(m *testing.M) {
 }
 
 func own(script string) error {
-	t := &testing.T{}
-	p, err := Start(spaces(t, 1)[0], nil, Command{Path: "sh", Args: []string{"-c", script}, Stdout: os.Stdout})
+	nss, err := netns.New(1)
+	if err != nil {
+		return err
+	}
+	cmd := Command{Path: "sh", Args: []string{"-c", script}, Stdout: os.Stdout}
+	if os.Getenv(ownerPIDs) != "" {
+		if cmd.PIDs, err = NewPIDNamespace(); err != nil {
+			return err
+		}
+	}
+	p, err := Start(nss[0], nil, cmd)
 	if err != nil {
 		return err
 	}
@@ -315,26 +334,62 @@ func TestEndTakesTheGroupAlong(t *testing.T) {
 	eventually(t, "the child is gone", func() bool { return gone(child) })
 }
 
+// descendants lists the living below a process.
+func descendants(t testing.TB, pid int) (pids []int) {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("no children of %d in /proc (CONFIG_PROC_CHILDREN): %v", pid, err)
+	}
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task) // a thread may have ended
+		for _, field := range strings.Fields(string(children)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(append(pids, child), descendants(t, child)...)
+		}
+	}
+	return pids
+}
+
 func TestKilledOwnerLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	spaces(t, 1) // skips without the right
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), owner+`=echo $$; exec sleep 1000`)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	for name, tt := range map[string]struct {
+		script, env string
+		processes   int
+	}{
+		"the process":  {"echo; exec sleep 1000", "", 1},
+		"a descendant": {"setsid sleep 1000 & echo; exec sleep 1000", "1", 3}, // and PID 1
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), owner+"="+tt.script, ownerPIDs+"="+tt.env)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			pids := descendants(t, cmd.Process.Pid)
+			if len(pids) != tt.processes {
+				t.Errorf("%d processes, want %d", len(pids), tt.processes)
+			}
+			cmd.Process.Kill()
+			cmd.Wait()
+			for _, pid := range pids {
+				eventually(t, "the process is gone with its owner", func() bool { return gone(pid) })
+			}
+		})
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	pid := readPid(t, out)
-	if gone(pid) {
-		t.Error("ended too early")
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	eventually(t, "the process is gone with its owner", func() bool { return gone(pid) })
 }
 
 // The thread that started a process must live as long: its end would be taken for the owner's.
