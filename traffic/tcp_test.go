@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -226,5 +227,28 @@ func TestTCPBadInput(t *testing.T) {
 	}
 	if _, err := sink.Finish(t.Context(), Sent{Proto: UDP}); err == nil {
 		t.Error("a TCP sink finished a UDP flow")
+	}
+}
+
+// TestTCPShort has a sink that confirms less than was sent.
+func TestTCPShort(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		n, _ := io.Copy(io.Discard, c)
+		_, _ = c.Write(binary.BigEndian.AppendUint64(nil, uint64(n)-greetingSize-1))
+	}()
+	sent, err := TCPSource{To: ln.Addr().(*net.TCPAddr).AddrPort(), Bytes: 1e5, Probe: -1}.Run(t.Context())
+	if err == nil || sent.Bytes != 1e5 {
+		t.Errorf("%d bytes sent, error %v", sent.Bytes, err)
 	}
 }

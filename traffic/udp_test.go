@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,8 +39,9 @@ func TestUDP(t *testing.T) {
 		"more streams":  {loopback4, UDPSource{FrameSize: 1400, Packets: 10, Streams: 16}},
 		"no gso":        {loopback4, UDPSource{FrameSize: 1400, Packets: 20000, Streams: 2, NoGSO: true, Rate: 500e6}},
 		"one":           {loopback4, UDPSource{FrameSize: 1000, Packets: 1}},
-		"largest":       {loopback4, UDPSource{Packets: 50, Rate: 100e6}}, // 65535 on a loopback of 65536
+		"largest":       {loopback4, UDPSource{Packets: 50, Rate: 100e6}}, // what the route carries
 		"slow":          {loopback4, UDPSource{FrameSize: 500, Packets: 20, Rate: 400e3}},
+		"fragments":     {loopback4, UDPSource{FrameSize: 5000, Packets: 200, Rate: 50e6, Fragments: true}},
 		"from":          {loopback4, UDPSource{FrameSize: 500, Packets: 20, From: loopback4, Flow: 42}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -453,4 +455,27 @@ func TestUDPAllocates(t *testing.T) { // not parallel: it counts allocations
 	}); n != 0 {
 		t.Errorf("%v allocations for 20 packets sent and received", n)
 	}
+}
+
+// TestUDPQuiet: each arrival begins the quiet time anew, and a flow that stays quiet ends after it and no later.
+func TestUDPQuiet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &UDPSink{clock: newClock(), quiet: time.Second, reader: make(chan struct{}), all: make(chan struct{}), expected: 100}
+		begin := time.Now()
+		go func() {
+			for range 5 {
+				time.Sleep(900 * time.Millisecond)
+				s.mu.Lock()
+				s.last = s.clock.now()
+				s.mu.Unlock()
+			}
+		}()
+		if err := s.wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(begin); d != 5500*time.Millisecond {
+			t.Errorf("it waited %v, want 5.5 s", d)
+		}
+	})
 }
