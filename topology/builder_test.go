@@ -63,7 +63,7 @@ func TestBuilderOptions(t *testing.T) {
 		Fibre("d1", "h2", 10*topology.Gbit, topology.Name("f"), topology.Delay(time.Millisecond), topology.Jitter(time.Microsecond), topology.Loss(0.1),
 			topology.Length(5), topology.LinkSeed(9), topology.At("h2", "ens1", "10.3.0.1/24")).
 		Tunnel("t", "d1", "h2", topology.Suite("mldsa44+mlkem512"), topology.Combiner("hardened"), topology.Identity("pinned"), topology.Mutual(),
-			topology.OfferTLS("CurveP256"), topology.CA("ca.pem"), topology.Rekey(topology.Limits{Packets: 5000}), topology.Encapsulation("esp"),
+			topology.OfferTLS("secp256r1"), topology.CA("ca.pem"), topology.Rekey(topology.Limits{Packets: 5000}), topology.Encapsulation("esp"),
 			topology.Dataplane("gateway"), topology.Family("ipv6"), topology.Deadline(time.Second), topology.Protect("h2", "10.3.0.1/32", "fd70:716c:6162:1::2/128")).
 		TCP("h1", "h2", topology.Via("d1"), topology.Name("relayed"), topology.For(time.Second)).
 		UDP("h1", "h2", topology.Mbit, topology.Streams(2), topology.FrameSize(500), topology.Family("ipv6")).
@@ -90,7 +90,7 @@ tunnels:
     combiner: hardened
     identity: pinned
     mutual: true
-    tls_groups: [CurveP256]
+    tls_groups: [secp256r1]
     ca: ca.pem
     rekey: {packets: 5000}
     encapsulation: esp

@@ -33,9 +33,9 @@ func Suites() []string {
 	return all
 }
 
-// TLSGroups returns the TLS groups that a tunnel may offer, named as crypto/tls.CurveID prints them.
+// TLSGroups returns the TLS groups that a tunnel may offer, by their IANA names.
 func TLSGroups() []string {
-	return []string{"X25519", "CurveP256", "CurveP384", "CurveP521", "X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024"}
+	return []string{"X25519", "secp256r1", "secp384r1", "secp521r1", "X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024"}
 }
 
 // DefaultSuite is the suite of a tunnel that names none.
