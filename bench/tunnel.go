@@ -79,7 +79,7 @@ func throughput(ctx context.Context, streams int, tunnelled bool, d time.Duratio
 		return 0, err
 	}
 	defer l.Down(context.WithoutCancel(ctx))
-	out.Shaper = l.Shaper.Name()
+	out.Shaper = l.ShapedBy()
 	if tunnelled {
 		if _, err := l.Tunnel("ab").Establish(ctx); err != nil {
 			return 0, err

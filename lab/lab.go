@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -200,3 +201,15 @@ func (l *Lab) Tunnel(name string) *Tunnel { return l.tunnels[name] }
 
 // Link is a link by its name; nil if the plan has none of that name.
 func (l *Lab) Link(name string) *links.Link { return l.links[name] }
+
+// ShapedBy names what gives the links their rate: "tbf", "none", or both where some links have no rate to give.
+func (l *Lab) ShapedBy() string {
+	var names []string
+	for _, p := range l.Plan.Links {
+		if name := l.links[p.Name].Shaper; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, "+")
+}

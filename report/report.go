@@ -34,6 +34,8 @@ type Result struct {
 	CPUSeconds map[string]float64 `json:"cpu_seconds"`
 	Watches    []Watch            `json:"plaintext_watch"`
 
+	Captures []Capture `json:"captures"`
+
 	Checks   []Check  `json:"checks"`
 	Warnings []string `json:"warnings"` // what this run did not have or could not show
 	Picture  string   `json:"-"`        // of the lab, an SVG document; for the page only
@@ -150,6 +152,14 @@ type Watch struct {
 	Exchange  uint64 `json:"exchange"`
 	Plaintext uint64 `json:"plaintext"` // between protected subnets, in the clear
 	Other     uint64 `json:"other"`
+}
+
+// Capture is a file of what passed a link.
+type Capture struct {
+	Link     string `json:"link"`
+	File     string `json:"file"`
+	Captured uint64 `json:"captured"`
+	Dropped  uint64 `json:"dropped"` // packets that passed and are not in the file
 }
 
 // Check is one claim that the run verified.

@@ -56,6 +56,9 @@ type runner struct {
 	ledger  *ledger
 	lab     *lab.Lab
 	result  report.Result
+
+	watchers []watcher
+	taps     []tap
 }
 
 // since is an instant in the result's time.
@@ -74,13 +77,22 @@ func (r *runner) run(ctx context.Context) (err error) {
 		r.options.Progress("taking the lab down")
 		err = errors.Join(err, r.lab.Down(context.WithoutCancel(ctx)))
 	}()
-	r.result.Shaper = r.lab.Shaper.Name()
+	r.result.Shaper = r.lab.ShapedBy()
 	r.result.Warnings = append(r.result.Warnings, r.lab.Warnings...)
 
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	if err := r.lab.Events(watching, r.ledger.note); err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, r.stopWatches()) }()
+	if err := r.watch(); err != nil {
+		return err
+	}
+	if r.options.Capture != "" {
+		if err := r.capture(r.options.Capture); err != nil {
+			return err
+		}
 	}
 	for _, t := range r.plan.Tunnels {
 		if err := r.establish(ctx, t); err != nil {
@@ -93,10 +105,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		}
 	}
 	r.options.Progress("counting")
-	if err := r.count(ctx); err != nil {
-		return err
-	}
-	return nil
+	return r.count(ctx)
 }
 
 func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {

@@ -1,0 +1,130 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"pqlab/capture"
+	"pqlab/internal/netns"
+	"pqlab/ipsec/keying"
+	"pqlab/report"
+	"pqlab/topology"
+)
+
+// watcher counts what passes a link that carries tunnels.
+type watcher struct {
+	link string
+	*capture.Watcher
+}
+
+// watch begins to count on every link that only ESP may pass. What it began is stopped by stopWatches.
+func (r *runner) watch() error {
+	for _, l := range r.plan.Links {
+		var want capture.Wanted
+		for _, t := range r.plan.Tunnels {
+			for _, name := range t.Links {
+				if name == l.Name {
+					want.Pairs = append(want.Pairs, pairs(t)...)
+					want.Exchange = append(want.Exchange,
+						netip.AddrPortFrom(t.OuterA, keying.Port), netip.AddrPortFrom(t.OuterB, keying.Port))
+				}
+			}
+		}
+		if len(want.Pairs) == 0 {
+			continue
+		}
+		ns, iface := r.end(l)
+		w, err := capture.Watch(ns, iface, want)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", l.Name, err)
+		}
+		r.watchers = append(r.watchers, watcher{l.Name, w})
+	}
+	return nil
+}
+
+// end is where a link is looked at: both ends see the same.
+func (r *runner) end(l topology.PlannedLink) (*netns.Namespace, string) {
+	return r.lab.Node(l.A.Node).Namespace(), l.A.Interface
+}
+
+func pairs(t topology.PlannedTunnel) []capture.Pair {
+	var all []capture.Pair
+	for _, a := range t.A.Subnets {
+		for _, b := range t.B.Subnets {
+			if a.Addr().Is4() == b.Addr().Is4() {
+				all = append(all, capture.Pair{A: a, B: b})
+			}
+		}
+	}
+	return all
+}
+
+// stopWatches ends the watches and captures. A second call does nothing.
+func (r *runner) stopWatches() error {
+	watchers, taps := r.watchers, r.taps
+	r.watchers, r.taps = nil, nil
+	var errs []error
+	for _, w := range watchers {
+		c, err := w.Stop()
+		errs = append(errs, err)
+		r.result.Watches = append(r.result.Watches, report.Watch{
+			Link: w.link, ESP: c.ESP, ESPinUDP: c.ESPinUDP, Exchange: c.Exchange, Plaintext: c.Plaintext, Other: c.Other,
+		})
+		detail := fmt.Sprintf("%d packets of ESP, %d of plaintext", c.ESP+c.ESPinUDP, c.Plaintext)
+		for _, leak := range c.Leaks {
+			detail += "; " + leak.String()
+		}
+		carried := len(r.plan.Traffic) == 0 || c.ESP+c.ESPinUDP > 0
+		r.check(fmt.Sprintf("link %s carries only ESP", w.link), c.Plaintext == 0 && carried, detail)
+	}
+	for _, t := range taps {
+		errs = append(errs, t.close(r))
+	}
+	return errors.Join(errs...)
+}
+
+// tap writes one link's packets to a file.
+type tap struct {
+	link string
+	file *os.File
+	*capture.Tap
+}
+
+// capture begins to write every link's packets to a file of its own in dir.
+func (r *runner) capture(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("captures: %w", err)
+	}
+	for _, l := range r.plan.Links {
+		f, err := os.Create(filepath.Join(dir, l.Name+".pcapng"))
+		if err != nil {
+			return fmt.Errorf("link %s: capture: %w", l.Name, err)
+		}
+		ns, iface := r.end(l)
+		t, err := capture.Open(ns, iface, capture.Options{
+			File: capture.NewFile(f, "pqlab "+r.plan.Name), Name: l.A.Node + ":" + iface,
+			Comment: fmt.Sprintf("link %s, %s, %s to %s", l.Name, l.Kind, l.A.Node, l.B.Node),
+		})
+		if err != nil {
+			return errors.Join(fmt.Errorf("link %s: capture: %w", l.Name, err), f.Close(), os.Remove(f.Name()))
+		}
+		r.taps = append(r.taps, tap{l.Name, f, t})
+	}
+	return nil
+}
+
+func (t tap) close(r *runner) error {
+	stats, err := t.Close()
+	r.result.Captures = append(r.result.Captures, report.Capture{
+		Link: t.link, File: t.file.Name(), Captured: stats.Captured, Dropped: stats.Dropped,
+	})
+	if stats.Dropped > 0 {
+		r.result.Warnings = append(r.result.Warnings,
+			fmt.Sprintf("link %s: the capture has no room for %d packets; they passed but are not in %s", t.link, stats.Dropped, t.file.Name()))
+	}
+	return errors.Join(err, t.file.Close())
+}
