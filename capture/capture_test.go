@@ -399,3 +399,30 @@ func BenchmarkSend(b *testing.B) {
 		})
 	}
 }
+
+// TestTapDrains: frames that wait in the kernel when a tap closes are written.
+func TestTapDrains(t *testing.T) {
+	t.Parallel()
+	a, _ := link(t, 1500)
+	tap, err := Open(a, "eth0", Options{File: NewFile(io.Discard, "")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := sender(t, a)
+	tap.mu.Lock() // the reader takes one batch at most, and stops
+	const n = 10 * tapBatch
+	for range n {
+		send(packet(6, "10.1.0.1:1", "10.2.0.1:2", 100))
+	}
+	if err := tap.file.SetReadDeadline(time.Unix(1, 0)); err != nil { // and takes no other
+		t.Fatal(err)
+	}
+	tap.mu.Unlock()
+	<-tap.done
+	if early := tap.Captured(); early >= n {
+		t.Fatalf("the reader took all %d frames: nothing is left to drain", early)
+	}
+	if s, err := tap.Close(); err != nil || s.Captured < n || s.Dropped != 0 {
+		t.Errorf("%+v, %v, want %d frames", s, err, n)
+	}
+}

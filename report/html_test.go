@@ -189,3 +189,26 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
+
+// TestPlotEnds: a flow's last bin is as long as the flow was, a sliver of it is no plunge of the rate, and the sum of flows
+// does not fall to nothing at its end.
+func TestPlotEnds(t *testing.T) {
+	t.Parallel()
+	flow := func(duration float64) Flow {
+		return Flow{Duration: duration, Bins: []Bin{{0, 1e6}, {100, 1e6}, {200, uint64(1e4 * (duration - 200))}}}
+	}
+	for _, d := range []float64{201, 224, 226, 250, 300} {
+		s := flowSeries(flow(d))
+		if s.end != d {
+			t.Errorf("a flow of %v ms ends at %v", d, s.end)
+		}
+		for i, v := range s.v {
+			if v < 0.99e7 || v > 1.01e7 {
+				t.Errorf("a flow of %v ms at 10 Mbit/s has %v bit/s from %v ms on", d, v, s.t[i])
+			}
+		}
+		if sum := together([]series{s, s}, ""); sum.t[len(sum.t)-1] >= sum.end || sum.v[len(sum.v)-1] < 1.9e7 {
+			t.Errorf("two flows of %v ms together: %v at %v until %v", d, sum.v, sum.t, sum.end)
+		}
+	}
+}
