@@ -16,15 +16,16 @@ func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 	session, err := exchange.Respond(ctx, conn, s.endpoint, func(h exchange.Hello) (exchange.Config, exchange.Accept, error) {
 		tunnel, peer, err := s.find(h)
 		if err != nil {
-			return exchange.Config{}, exchange.Accept{}, err
+			return exchange.Config{}, nil, err
 		}
-		if response, err = tunnel.Accept(h.SPI); err != nil {
-			if errors.Is(err, ipsec.ErrBusy) {
-				err = errors.Join(exchange.Busy, err)
+		return peer.Config, func() (spi uint32, err error) {
+			if response, err = tunnel.Accept(h.SPI); errors.Is(err, ipsec.ErrBusy) {
+				return 0, errors.Join(exchange.Busy, err)
+			} else if err != nil {
+				return 0, err
 			}
-			return exchange.Config{}, exchange.Accept{}, err
-		}
-		return peer.Config, exchange.Accept{SPI: response.SPI()}, nil
+			return response.SPI(), nil
+		}, nil
 	})
 	if response == nil {
 		return err

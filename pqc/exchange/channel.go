@@ -64,6 +64,7 @@ type channel struct {
 	traffic  *Traffic
 	tamper   func([]byte) []byte
 	ctx      context.Context // of the call that is under way
+	ended    bool            // the peer has ended the session, as it should
 }
 
 func newChannel(conn net.Conn, ep *Endpoint, traffic *Traffic) *channel {
@@ -222,6 +223,26 @@ func (c *channel) receive(t messageType, limit int) ([]byte, *Error) {
 	return message, nil
 }
 
+// awaitEnd returns when the peer has ended the session, which is how it acknowledges the last message.
+func (c *channel) awaitEnd(t messageType) *Error {
+	if err := c.step(); err != nil {
+		return c.failure(t, err)
+	}
+	var next [headerSize + 1]byte
+	n, err := io.ReadFull(c.tls, next[:])
+	switch {
+	case n == 0 && errors.Is(err, io.EOF):
+		c.ended = true
+		return nil
+	case err != nil:
+		return c.failure(t, err)
+	case messageType(next[0]) == typeAlert:
+		c.traffic.MessagesReceived++
+		return &Error{Step: t.String(), Alert: Alert(next[headerSize]), Remote: true}
+	}
+	return fail(t, BadMessage, errors.New("more came after the last message"))
+}
+
 // failure says what an error of the connection means.
 func (c *channel) failure(t messageType, err error) *Error {
 	switch ctxErr := c.ctx.Err(); {
@@ -237,9 +258,13 @@ func (c *channel) failure(t messageType, err error) *Error {
 	return fail(t, Disconnected, err)
 }
 
-// close ends the exchange. With an error that this side found it tells the peer, as far as that is possible; TLS's own
-// goodbye is not sent, because the messages have ends of their own.
+// close ends the exchange. Without an error it says TLS's goodbye, which acknowledges the last message. With an error that
+// this side found it tells the peer, as far as that is possible, and says no goodbye.
 func (c *channel) close(e *Error) {
+	if e == nil && !c.ended {
+		c.tls.Close()
+		return
+	}
 	if e != nil && !e.Remote && c.tls != nil && c.tls.ConnectionState().HandshakeComplete {
 		switch e.Alert {
 		case Disconnected, BadCertificate:

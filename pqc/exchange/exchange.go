@@ -103,13 +103,13 @@ type Hello struct {
 	Encapsulation Encapsulation
 }
 
-// Accept is the responder's side of the bargain.
-type Accept struct {
-	SPI uint32 // of the responder's inbound SA, at least MinSPI
-}
+// Accept is called once the peer is trusted with the tunnel, and gives the SPI of the responder's inbound SA, at least
+// MinSPI. It must not block.
+type Accept func() (spi uint32, err error)
 
-// Lookup gives the Config for a peer and a tunnel. Any error refuses the exchange; one that is Busy tells the peer to
-// try again later. It must not block.
+// Lookup gives the Config for a peer and a tunnel, and how to accept the exchange. It must not block, and reserves
+// nothing: whoever asks is a stranger still. Any error of either function refuses the exchange; one that is Busy tells
+// the peer to try again later.
 type Lookup func(Hello) (Config, Accept, error)
 
 // Timings of the steps of one exchange on one side; a step that the side did not take is 0. What arrives in a

@@ -18,7 +18,7 @@ type duo struct {
 	config    [2]Config // initiator's, responder's
 }
 
-var duoAccept = Accept{SPI: 0x2002}
+var duoAccept = Accept(func() (uint32, error) { return 0x2002, nil })
 
 func newDuo(t testing.TB, suite pqc.Suite, mutual, pinned bool) *duo {
 	t.Helper()

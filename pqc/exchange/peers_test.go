@@ -312,7 +312,7 @@ func TestPlainTLS(t *testing.T) {
 			called := false
 			s, err := exchange.Respond(context.Background(), b, responder.Endpoint, func(exchange.Hello) (exchange.Config, exchange.Accept, error) {
 				called = true
-				return responder.Config, exchange.Accept{SPI: 256}, nil
+				return responder.Config, func() (uint32, error) { return 256, nil }, nil
 			})
 			var e *exchange.Error
 			if s != nil || !errors.As(err, &e) || e.Step != "tls" || called {

@@ -18,7 +18,7 @@ import (
 // send on its outbound SA.
 //
 // Respond owns conn. An error is an *Error; then conn is closed, the peer has been told, and no key is left. What
-// lookup reserved is the caller's to give back.
+// accept reserved is the caller's to give back.
 func Respond(ctx context.Context, conn net.Conn, ep Endpoint, lookup Lookup) (*Session, error) {
 	s := new(Session)
 	start := time.Now()
@@ -57,11 +57,8 @@ func (r *responder) run(ctx context.Context, ep *Endpoint, lookup Lookup) *Error
 	cfg, accept, err := lookup(Hello{
 		Proposal: m.public(), Pin: s.Peer, Certificate: state.PeerCertificates[0], Remote: c.raw.RemoteAddr(), Encapsulation: m.encapsulation,
 	})
-	switch {
-	case errors.Is(err, Busy):
-		return fail(typeProposal, Busy, err)
-	case err != nil:
-		return fail(typeProposal, Refused, err)
+	if err != nil {
+		return refusal(err)
 	}
 	c.setDeadline(cfg.Deadline)
 	c.tamper = cfg.Tamper
@@ -132,6 +129,14 @@ func (r *responder) choose(m *proposal) (pqc.Suite, error) {
 	return pqc.Suite{}, fmt.Errorf("none of the suites %q is acceptable, want one of %v", m.suites, cfg.Suites)
 }
 
+// refusal is what the user of this package says to a proposal.
+func refusal(err error) *Error {
+	if errors.Is(err, Busy) {
+		return fail(typeProposal, Busy, err)
+	}
+	return fail(typeProposal, Refused, err)
+}
+
 // offer makes the second message.
 func (r *responder) offer(cfg *Config, accept Accept, m *proposal) ([]byte, *Error) {
 	r.cfg = cfg
@@ -139,15 +144,19 @@ func (r *responder) offer(cfg *Config, accept Accept, m *proposal) ([]byte, *Err
 	if err := cfg.check(false); err != nil {
 		return nil, fail(typeOffer, Internal, fmt.Errorf("%w: %w", ErrConfig, err))
 	}
-	if accept.SPI < MinSPI {
-		return nil, fail(typeOffer, Internal, fmt.Errorf("%w: SPI %#x, want at least %#x", ErrConfig, accept.SPI, MinSPI))
-	}
 	suite, err := r.choose(m)
 	if err != nil {
 		return nil, fail(typeProposal, Refused, err)
 	}
+	spi, err := accept()
+	if err != nil {
+		return nil, refusal(err)
+	}
+	if spi < MinSPI {
+		return nil, fail(typeOffer, Internal, fmt.Errorf("%w: SPI %#x, want at least %#x", ErrConfig, spi, MinSPI))
+	}
 	s.adopt(m)
-	s.Suite, s.acceptedSPI = suite, accept.SPI
+	s.Suite, s.acceptedSPI = suite, spi
 
 	key, e := s.signingKey(typeOffer, cfg)
 	if e != nil {
@@ -162,7 +171,7 @@ func (r *responder) offer(cfg *Config, accept Accept, m *proposal) ([]byte, *Err
 	}
 	s.Timings.KEMKeygen = time.Since(start)
 
-	o := offer{suite: suite.String(), spi: accept.SPI, encapsulationKey: r.decapsulation.EncapsulationKey(), publicKey: key.PublicKey()}
+	o := offer{suite: suite.String(), spi: spi, encapsulationKey: r.decapsulation.EncapsulationKey(), publicKey: key.PublicKey()}
 	rand.Read(o.nonce[:])
 	unsigned, err := o.unsigned()
 	if err != nil {

@@ -38,7 +38,7 @@ type Session struct {
 }
 
 // Done tells the responder that the initiator's inbound SA is in place, and ends the exchange. Nil means that the
-// message was handed to the network: the responder's Confirm says whether it arrived.
+// responder has it: it ended the session. After an error it may have it or not.
 func (s *Session) Done(ctx context.Context) error {
 	if err := s.open(true, typeDone); err != nil {
 		return err
@@ -53,7 +53,10 @@ func (s *Session) sendDone() *Error {
 	if err != nil {
 		return fail(typeDone, Internal, err)
 	}
-	return s.channel.send(typeDone, message)
+	if e := s.channel.send(typeDone, message); e != nil {
+		return e
+	}
+	return s.channel.awaitEnd(typeDone)
 }
 
 // Confirm tells the initiator that the responder's inbound SA is in place, and waits until the initiator's is. Nil

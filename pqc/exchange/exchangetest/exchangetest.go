@@ -81,7 +81,7 @@ func Run(ctx context.Context, initiator, responder End, toResponder, toInitiator
 	go func() {
 		defer close(done)
 		lookup := func(exchange.Hello) (exchange.Config, exchange.Accept, error) {
-			return responder.Config, exchange.Accept{SPI: 0x2002}, nil
+			return responder.Config, func() (uint32, error) { return 0x2002, nil }, nil
 		}
 		r.Responder, r.ResponderErr = exchange.Respond(ctx, toInitiator, responder.Endpoint, lookup)
 		if r.ResponderErr == nil {
