@@ -1,20 +1,50 @@
 package links
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"pqlab/internal/hygiene"
 	"pqlab/internal/netns"
+	"pqlab/internal/rootless"
 	"pqlab/topology"
 )
+
+func TestMain(m *testing.M) {
+	if err := rootless.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests that need namespaces will be skipped:", err)
+	}
+	os.Exit(tidy(m))
+}
+
+// tidy runs the tests and fails them if they leave anything on the machine or in this process.
+func tidy(m *testing.M) int {
+	owner := hygiene.Self()
+	before, err := hygiene.Take()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	left, err := hygiene.Settled(ctx, before, owner)
+	if err != nil || left != nil {
+		fmt.Fprintln(os.Stderr, "left behind:", strings.Join(left, "\n"), err)
+		return 1
+	}
+	return code
+}
 
 // spaces gives n namespaces that the test's end closes.
 func spaces(t testing.TB, n int) []*netns.Namespace {

@@ -115,7 +115,7 @@ func discard(journal Journal, paths []string) error {
 // refused turns the kernel's refusal to make a cgroup into ErrNoCgroup with a remedy.
 func refused(err error) error {
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("%w: %w: run as root", ErrNoCgroup, err)
+		return fmt.Errorf("%w: %w; run as root", ErrNoCgroup, err)
 	}
 	return err
 }

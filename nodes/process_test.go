@@ -17,7 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pqlab/internal/hygiene"
 	"pqlab/internal/netns"
+	"pqlab/internal/rootless"
 )
 
 // owner makes the test binary start a shell in a node and hang, for tests that kill it.
@@ -32,13 +34,35 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	InitMain()
+	if err := rootless.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests that need namespaces will be skipped:", err)
+	}
 	if script := os.Getenv(owner); script != "" {
 		if err := own(script); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(tidy(m))
+}
+
+// tidy runs the tests and fails them if they leave anything on the machine or in this process.
+func tidy(m *testing.M) int {
+	owner := hygiene.Self()
+	before, err := hygiene.Take()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	left, err := hygiene.Settled(ctx, before, owner)
+	if err != nil || left != nil {
+		fmt.Fprintln(os.Stderr, "left behind:", strings.Join(left, "\n"), err)
+		return 1
+	}
+	return code
 }
 
 func own(script string) error {
