@@ -19,6 +19,25 @@ import (
 // ErrClosed is returned by the methods of a Namespace after its Close.
 var ErrClosed = errors.New("network namespace is closed")
 
+// UnavailableError says that this process can make no network namespace. It is errors.ErrUnsupported.
+type UnavailableError struct {
+	Err error // what the kernel said
+}
+
+func (e *UnavailableError) Error() string {
+	remedy := "run as root, or where user namespaces are allowed"
+	switch {
+	case errors.Is(e.Err, unix.ENOSPC):
+		remedy = "raise user.max_net_namespaces"
+	case errors.Is(e.Err, unix.EINVAL):
+		remedy = "it takes a kernel with CONFIG_NET_NS"
+	}
+	return fmt.Sprintf("new network namespace: %v; %s", e.Err, remedy)
+}
+
+func (e *UnavailableError) Unwrap() error        { return e.Err }
+func (e *UnavailableError) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // Namespace is a network namespace. Its methods may be called from any goroutine.
 type Namespace struct {
 	inode uint64
@@ -32,7 +51,7 @@ type Namespace struct {
 // filtered, and no interface will wait for duplicate address detection, ask for routers or listen to them. It makes all
 // or none.
 //
-// It needs CAP_SYS_ADMIN in the user namespace of the caller.
+// It needs CAP_SYS_ADMIN in the user namespace of the caller; a refusal is an *UnavailableError.
 func New(n int) ([]*Namespace, error) {
 	made := make([]*Namespace, n)
 	workers := max(1, min(runtime.GOMAXPROCS(0), n))
@@ -44,7 +63,7 @@ func New(n int) ([]*Namespace, error) {
 				var loud []Sysctl
 				for i := w; i < n; i += workers {
 					if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-						return fmt.Errorf("new network namespace: %w", err)
+						return &UnavailableError{err}
 					}
 					if i == w {
 						loud = differing(quiet[:])

@@ -276,8 +276,12 @@ func TestNewMakesAllOrNone(t *testing.T) {
 	if !errors.Is(err, unix.EMFILE) || nss != nil {
 		t.Errorf("got %d namespaces, %v", len(nss), err)
 	}
-	if after := entries(t, "/proc/self/fd"); after > before {
-		t.Errorf("%d descriptors before, %d after", before, after)
+	// Of a handle that fails half-way the library leaves the first socket to the garbage collector.
+	if !eventually(t, func() bool {
+		runtime.GC()
+		return entries(t, "/proc/self/fd") <= before
+	}) {
+		t.Errorf("%d descriptors before, %d after", before, entries(t, "/proc/self/fd"))
 	}
 }
 

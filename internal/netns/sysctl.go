@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,6 +58,9 @@ func SetHere(params ...Sysctl) error {
 // write sets the parameter in the namespace of the calling thread.
 func (s Sysctl) write() error {
 	f, err := os.OpenFile(s.path(), os.O_WRONLY, 0)
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("sysctl %s=%s: %w, as in a container that is not --privileged", s.Key, s.Value, err)
+	}
 	if err != nil {
 		return fmt.Errorf("sysctl %s=%s: %w", s.Key, s.Value, err)
 	}
