@@ -44,6 +44,10 @@ type Report struct {
 
 // Service runs the exchanges of one node.
 type Service struct {
+	// Dial connects to a peer, if the way is another than TCP from its Local address to Port of its Remote one. It is set
+	// before the service is used.
+	Dial func(context.Context, Peer) (net.Conn, error)
+
 	endpoint exchange.Endpoint
 	tunnels  func(name string) *ipsec.Tunnel
 	report   func(Report)
@@ -92,12 +96,20 @@ func (k keyer) Initiate(ctx context.Context, p ipsec.Proposal, install func(*ips
 	if !ok {
 		return fmt.Errorf("tunnel %s: its peer is not trusted yet", k.tunnel)
 	}
-	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(peer.Local, 0))}
-	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(peer.Remote, Port).String())
+	dial := k.service.Dial
+	if dial == nil {
+		dial = dialTCP
+	}
+	conn, err := dial(ctx, peer)
 	if err != nil {
 		return fmt.Errorf("key exchange: %w", err)
 	}
 	return k.service.initiate(ctx, conn, peer, p, install)
+}
+
+func dialTCP(ctx context.Context, p Peer) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.Local, 0))}
+	return dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(p.Remote, Port).String())
 }
 
 func (s *Service) initiate(ctx context.Context, conn net.Conn, peer Peer, p ipsec.Proposal, install func(*ipsec.Keys) error) error {
