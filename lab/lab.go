@@ -19,6 +19,7 @@ import (
 	"pqlab/internal/netns"
 	"pqlab/links"
 	"pqlab/nodes"
+	"pqlab/probe"
 	"pqlab/topology"
 )
 
@@ -48,8 +49,11 @@ type Lab struct {
 
 	options Options
 	journal *journal.Journal // nil unless a node has a profile
-	mu      sync.Mutex
-	undo    []step // what Down takes back, last first
+
+	mu   sync.Mutex
+	undo []step              // what Down takes back, last first
+	down bool                // Down was called
+	pids *nodes.PIDNamespace // of the commands in the nodes; nil before the first
 }
 
 type step struct {
@@ -60,6 +64,9 @@ type step struct {
 // Up makes the plan real: namespaces, links, addresses, agents, and the policies of its tunnels, which refuse plaintext
 // from then on. It does not exchange keys. It is all or nothing: after an error nothing is left.
 func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err error) {
+	if err := check(plan); err != nil {
+		return nil, err
+	}
 	shaper, err := links.Choose(plan.Links, options.Shaper)
 	if err != nil {
 		return nil, err
@@ -98,14 +105,31 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	if err := errors.Join(<-wiring, agents.Wait()); err != nil {
 		return nil, err
 	}
-	for _, t := range plan.Tunnels {
-		tunnel, err := l.addTunnel(ctx, t)
-		if err != nil {
-			return nil, err
-		}
-		l.tunnels[t.Name] = tunnel
+	if err := l.addTunnels(ctx); err != nil {
+		return nil, err
 	}
 	return l, nil
+}
+
+// check refuses what no lab can be made of, before anything is made.
+func check(plan *topology.Plan) error {
+	for _, n := range plan.Nodes {
+		if n.Profile == "" {
+			continue
+		}
+		if _, err := nodes.ProfileByName(n.Profile); err != nil {
+			return fmt.Errorf("node %s: %w", n.Name, err)
+		}
+	}
+	for _, t := range plan.Tunnels {
+		switch t.Dataplane {
+		case "", "auto", "gateway":
+		default: // another in its place would prove something else
+			_, err := probe.Dataplane(t.Dataplane)
+			return fmt.Errorf("tunnel %s: %w", t.Name, err)
+		}
+	}
+	return nil
 }
 
 func (l *Lab) makeNamespaces() error {
@@ -114,7 +138,7 @@ func (l *Lab) makeNamespaces() error {
 		return err
 	}
 	for i, n := range l.Plan.Nodes {
-		l.nodes[n.Name] = &Node{Plan: n, ns: namespaces[i]}
+		l.nodes[n.Name] = &Node{Plan: n, lab: l, ns: namespaces[i]}
 		l.onDown("node "+n.Name, func(context.Context) error { return namespaces[i].Close() })
 	}
 	return nil
@@ -131,6 +155,9 @@ func (l *Lab) wire(ctx context.Context) error {
 			return err
 		}
 		l.links[p.Name] = link
+		if len(link.Ignored) > 0 {
+			l.warn(fmt.Sprintf("link %s: %s not given, as --shaper=none asks", p.Name, strings.Join(link.Ignored, ", ")))
+		}
 		l.onDown("link "+p.Name, func(context.Context) error { return link.Close() })
 	}
 	g := errgroup.Group{}
@@ -151,7 +178,7 @@ func (l *Lab) onDown(name string, do func(context.Context) error) {
 func (l *Lab) Down(ctx context.Context) error {
 	l.mu.Lock()
 	undo := l.undo
-	l.undo = nil
+	l.undo, l.down = nil, true
 	l.mu.Unlock()
 	var errs []error
 	for _, s := range slices.Backward(undo) {
@@ -159,7 +186,36 @@ func (l *Lab) Down(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
 		}
 	}
-	return errors.Join(errs...)
+	if errs == nil {
+		return nil
+	}
+	return &DownError{errs}
+}
+
+// DownError says what of a lab could not be taken down. The rest is down.
+type DownError struct {
+	Errs []error // one for each thing
+}
+
+func (e *DownError) Error() string   { return "taking the lab down: " + errors.Join(e.Errs...).Error() }
+func (e *DownError) Unwrap() []error { return e.Errs }
+
+// commands gives the PID namespace in which commands run, because what they start must not outlive the lab.
+func (l *Lab) commands() (*nodes.PIDNamespace, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		return nil, errors.New("the lab is down")
+	}
+	if l.pids == nil {
+		pids, err := nodes.NewPIDNamespace()
+		if err != nil {
+			return nil, err
+		}
+		l.pids = pids
+		l.undo = append(l.undo, step{"commands", func(context.Context) error { return pids.Close() }})
+	}
+	return l.pids, nil
 }
 
 func (l *Lab) warn(text string) {

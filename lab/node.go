@@ -22,6 +22,7 @@ const stopTimeout = 3 * time.Second
 type Node struct {
 	Plan topology.PlannedNode
 
+	lab     *Lab
 	ns      *netns.Namespace
 	cgroup  *nodes.Cgroup  // nil without a profile, or where the machine has none
 	process *nodes.Process // the agent; nil without services
@@ -51,6 +52,7 @@ func (n *Node) startAgent(ctx context.Context, l *Lab) error {
 		Path: "/proc/self/exe",
 		Args: agent.Config{
 			Node: n.Plan.Name, ManualClock: l.options.ManualClock, Reveal: l.options.Reveal, Port: l.options.Port,
+			Certificate: n.Plan.Certificate,
 		}.Args(),
 		Files: []*os.File{socket}, Stderr: log,
 	})
@@ -128,8 +130,12 @@ func (n *Node) CPU(ctx context.Context) (time.Duration, error) {
 	return 0, nil
 }
 
-// Start runs a command in the node. It dies with the lab.
-func (n *Node) Start(c nodes.Command) (*nodes.Process, error) {
+// Start runs a command in the node. It dies with the lab, and so does all that it starts. The program's main must call
+// nodes.InitMain first.
+func (n *Node) Start(c nodes.Command) (_ *nodes.Process, err error) {
+	if c.PIDs, err = n.lab.commands(); err != nil {
+		return nil, fmt.Errorf("node %s: start %s: %w", n.Plan.Name, c.Path, err)
+	}
 	return nodes.Start(n.ns, n.cgroup, c)
 }
 

@@ -2,8 +2,12 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
 
 	"pqlab/agent"
 	"pqlab/ipsec"
@@ -29,27 +33,47 @@ func (t *Tunnel) End(node string) (*Node, error) {
 	return nil, fmt.Errorf("tunnel %s does not end at %s but at %s and %s", t.Plan.Name, node, t.a.Plan.Name, t.b.Plan.Name)
 }
 
-// addTunnel installs a tunnel's policy at both ends and makes the ends know each other.
-func (l *Lab) addTunnel(ctx context.Context, p topology.PlannedTunnel) (*Tunnel, error) {
-	t := &Tunnel{Plan: p, lab: l, a: l.nodes[p.A.Node], b: l.nodes[p.B.Node]}
-	ofA, err := t.a.agent.AddTunnel(ctx, t.spec(p.A, p.B, p))
-	if err != nil {
-		return nil, err
+// addTunnels installs the policies of all tunnels.
+func (l *Lab) addTunnels(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * runtime.NumCPU())
+	for _, p := range l.Plan.Tunnels {
+		t := &Tunnel{Plan: p, lab: l, a: l.nodes[p.A.Node], b: l.nodes[p.B.Node]}
+		l.tunnels[p.Name] = t
+		g.Go(func() error { return t.add(ctx) })
 	}
-	ofB, err := t.b.agent.AddTunnel(ctx, t.spec(p.B, p.A, p))
-	if err != nil {
-		return nil, err
-	}
+	return g.Wait()
+}
+
+// add installs the tunnel's policy at both ends and makes the ends know each other.
+func (t *Tunnel) add(ctx context.Context) error {
+	p := t.Plan
 	var ca []byte
 	if p.CA != "" {
+		var err error
 		if ca, err = os.ReadFile(p.CA); err != nil {
-			return nil, fmt.Errorf("tunnel %s: %w", p.Name, err)
+			return fmt.Errorf("tunnel %s: %w", p.Name, err)
 		}
 	}
-	if err := t.a.agent.Trust(ctx, trust(p, t.b, ofB, ca)); err != nil {
-		return nil, err
+	var ofA, ofB agent.Identity
+	if err := both(
+		func() (err error) { ofA, err = t.a.agent.AddTunnel(ctx, t.spec(p.A, p.B, p)); return err },
+		func() (err error) { ofB, err = t.b.agent.AddTunnel(ctx, t.spec(p.B, p.A, p)); return err },
+	); err != nil {
+		return err
 	}
-	return t, t.b.agent.Trust(ctx, trust(p, t.a, ofA, ca))
+	return both(
+		func() error { return t.a.agent.Trust(ctx, trust(p, t.b, ofB, ca)) },
+		func() error { return t.b.agent.Trust(ctx, trust(p, t.a, ofA, ca)) },
+	)
+}
+
+// both does two things at once.
+func both(a, b func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- a() }()
+	err := b()
+	return errors.Join(<-done, err)
 }
 
 func trust(p topology.PlannedTunnel, peer *Node, id agent.Identity, ca []byte) agent.Trust {

@@ -31,6 +31,9 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("this kernel has no %s (%s)", e.What, e.Option)
 }
 
+// Is makes it errors.ErrUnsupported.
+func (e *MissingError) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // ProbeTBF tries a token bucket filter in a namespace of its own. It returns nil if that works, a *MissingError if the
 // kernel has none, else why it could not be tried.
 func ProbeTBF() error {

@@ -93,6 +93,9 @@ func (e *UnsupportedError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// Is makes it errors.ErrUnsupported.
+func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // needsRate and needsDelay say what an unshaped pair of interfaces does not give link.
 func needsRate(link topology.PlannedLink) []string {
 	if link.Rate == 0 {

@@ -61,6 +61,9 @@ func (e *NotSupported) Error() string {
 
 func (e *NotSupported) Unwrap() error { return e.Err }
 
+// Is makes it errors.ErrUnsupported.
+func (e *NotSupported) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // limit is the time that one probe may take, a module's loading included. On an idle machine all take 100 ms together.
 const limit = 2 * time.Second
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pqlab/links"
+	"pqlab/nodes"
 	"pqlab/supervisor"
 	"pqlab/topology"
 )
@@ -40,7 +41,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &start):
 		return start.Exit
-	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, links.ErrUnknownShaper),
+	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, links.ErrUnknownShaper), errors.Is(err, nodes.ErrUnknownProfile),
 		errors.Is(err, supervisor.ErrNotFound), errors.Is(err, supervisor.ErrNoNode), errors.Is(err, supervisor.ErrExists):
 		return exitUsage
 	case errors.Is(err, errors.ErrUnsupported):

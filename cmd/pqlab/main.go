@@ -13,6 +13,8 @@ import (
 
 	"pqlab/agent"
 	"pqlab/internal/journal"
+	"pqlab/lab"
+	"pqlab/nodes"
 	"pqlab/suites"
 )
 
@@ -20,6 +22,7 @@ import (
 var version = "devel"
 
 func main() {
+	nodes.InitMain()
 	agent.Main()
 	journal.SweeperMain()
 	suites.Main()
@@ -27,17 +30,32 @@ func main() {
 }
 
 func execute(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	var stops []os.Signal
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // nohup, or a shell's background job
+			stops = append(stops, s)
+		}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	if len(stops) > 0 { // of none, all would be meant
+		ctx, stop = signal.NotifyContext(ctx, stops...)
+	}
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	var silent exitError
+	var (
+		silent exitError
+		left   *lab.DownError
+	)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &silent):
 		return int(silent)
+	case ctx.Err() != nil && errors.As(err, &left):
+		fmt.Fprintln(os.Stderr, "pqlab: interrupted;", left)
+		return exitFailed
 	case ctx.Err() != nil:
 		// Whatever ctx stopped has been taken down before its error came here.
 		fmt.Fprintln(os.Stderr, "pqlab: interrupted; what was up has been taken down")

@@ -63,7 +63,7 @@ func New(n int) ([]*Namespace, error) {
 				var loud []Sysctl
 				for i := w; i < n; i += workers {
 					if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-						return &UnavailableError{err}
+						return refused(err)
 					}
 					if i == w {
 						loud = differing(quiet[:])
@@ -87,6 +87,15 @@ func New(n int) ([]*Namespace, error) {
 		return nil, err
 	}
 	return made, nil
+}
+
+// refused tells what this machine does not allow from what went wrong.
+func refused(err error) error {
+	switch err {
+	case unix.EPERM, unix.EINVAL, unix.ENOSYS, unix.ENOSPC, unix.EUSERS:
+		return &UnavailableError{err}
+	}
+	return fmt.Errorf("new network namespace: %w", err)
 }
 
 // prepare makes the calling thread's new namespace what New promises, and holds it.

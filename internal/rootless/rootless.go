@@ -3,6 +3,7 @@
 package rootless
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -33,6 +34,9 @@ func (e *UnavailableError) Error() string {
 }
 
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// Is makes it errors.ErrUnsupported.
+func (e *UnavailableError) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // Enter returns nil in a process that has CAP_SYS_ADMIN and CAP_NET_ADMIN, and so can make network namespaces. Call it
 // first in main, or in TestMain.

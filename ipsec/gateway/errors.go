@@ -11,9 +11,9 @@ var (
 	// ErrNoPort: the machine cannot make the inner port; the message names what is missing and the remedy.
 	ErrNoPort = port.ErrUnavailable
 	// ErrNoFilter: the kernel has no nftables, so plaintext could not be refused.
-	ErrNoFilter = errors.New("no packet filter")
+	ErrNoFilter error = port.Lack("no packet filter")
 	// ErrNoRouting: the kernel has no policy routing.
-	ErrNoRouting = errors.New("no policy routing")
+	ErrNoRouting error = port.Lack("no policy routing")
 	// ErrPolicy: a policy that cannot be installed.
 	ErrPolicy = errors.New("bad policy")
 	// ErrUnknown: there is no such tunnel or SA.

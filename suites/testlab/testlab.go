@@ -16,6 +16,7 @@ import (
 	"pqlab/internal/journal"
 	"pqlab/internal/rootless"
 	"pqlab/lab"
+	"pqlab/nodes"
 	"pqlab/topology"
 )
 
@@ -45,8 +46,13 @@ func (e Env) Guard() {
 	})
 }
 
+// Planner is a lab that can be made: a topology.Builder or a topology.Topology.
+type Planner interface {
+	Plan() (*topology.Plan, error)
+}
+
 // Up makes a lab for one spec. change, which may be nil, sees the options first.
-func (e Env) Up(ctx context.Context, t *topology.Builder, change func(*lab.Options)) *lab.Lab {
+func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.Lab {
 	GinkgoHelper()
 	plan, err := t.Plan()
 	Expect(err).NotTo(HaveOccurred())
@@ -62,6 +68,7 @@ func (e Env) Up(ctx context.Context, t *topology.Builder, change func(*lab.Optio
 
 // Main is the TestMain of a suite.
 func Main(m *testing.M) {
+	nodes.InitMain()
 	agent.Main()
 	journal.SweeperMain()
 	if err := rootless.Enter(); err != nil {

@@ -25,8 +25,14 @@ const (
 	Packet Kind = "packet"
 )
 
+// Lack is the kind of error that says what this machine has not got. Each is errors.ErrUnsupported.
+type Lack string
+
+func (l Lack) Error() string      { return string(l) }
+func (Lack) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // ErrUnavailable says that this machine cannot make a port of the kind asked for.
-var ErrUnavailable = errors.New("no inner port")
+var ErrUnavailable error = Lack("no inner port")
 
 // BufferLen is the size in bytes of a buffer for Read: headers and the largest packet.
 const BufferLen = offload.HeaderLen + ethernetLen + 65535
