@@ -71,15 +71,20 @@ func (u *usage) reach(limit int, reached bool, tell *expiries) {
 	}
 	u.told |= 1 << limit
 	trigger := [...]ipsec.Trigger{ipsec.ByBlocks, ipsec.ByBytes, ipsec.ByPackets}[limit%3]
+	u.publishCounts() // whoever is told reads them, and must not find them below the limit
 	tell.add(ipsec.Expiry{Tunnel: u.tunnel, SPI: u.spi, Trigger: trigger, Hard: limit >= 3})
 }
 
 // publish lets others read the counters.
 func (u *usage) publish(seq uint64) {
+	u.publishCounts()
+	u.public.seq.Store(seq)
+}
+
+func (u *usage) publishCounts() {
 	u.public.blocks.Store(u.blocks)
 	u.public.bytes.Store(u.bytes)
 	u.public.packets.Store(u.packets)
-	u.public.seq.Store(seq)
 }
 
 func (u *usage) counters() ipsec.Counters {
