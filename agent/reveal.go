@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"pqlab/ipsec"
 	"pqlab/pqc/exchange"
@@ -14,7 +16,10 @@ type Secrets struct {
 	Domain     string
 	Transcript []byte
 	Sources    []SecretSource
-	In, Out    InstalledSA
+	In, Out    InstalledSA // the latest
+
+	// What the tunnel has in the dataplane now, by SPI: those of earlier exchanges too, until they are removed.
+	Inbound, Outbound map[uint32]InstalledSA
 }
 
 // SecretSource is one of the secrets that were combined.
@@ -26,9 +31,10 @@ type SecretSource struct {
 
 // InstalledSA is an SA as the dataplane was given it.
 type InstalledSA struct {
-	SPI  uint32
-	Key  []byte
-	Salt []byte
+	SPI        uint32
+	Key        []byte
+	Salt       []byte
+	Soft, Hard ipsec.Limits
 }
 
 // Secrets gives the secrets of a tunnel's latest exchange, of an agent that was started with Config.Reveal.
@@ -44,7 +50,9 @@ func (s *Server) secrets(_ context.Context, tunnel string) (Secrets, error) {
 	if secrets == nil {
 		return Secrets{}, fmt.Errorf("tunnel %s: no secrets were kept; the lab has to be made with Reveal", tunnel)
 	}
-	return *secrets, nil
+	out := *secrets
+	out.Inbound, out.Outbound = maps.Clone(secrets.Inbound), maps.Clone(secrets.Outbound)
+	return out, nil
 }
 
 func (k *keyingState) reveal(tunnel string, from exchange.Secrets) {
@@ -59,7 +67,7 @@ func (k *keyingState) reveal(tunnel string, from exchange.Secrets) {
 
 func (k *keyingState) of(tunnel string) *Secrets {
 	if k.revealed[tunnel] == nil {
-		k.revealed[tunnel] = new(Secrets)
+		k.revealed[tunnel] = &Secrets{Inbound: map[uint32]InstalledSA{}, Outbound: map[uint32]InstalledSA{}}
 	}
 	return k.revealed[tunnel]
 }
@@ -71,19 +79,56 @@ type revealing struct {
 }
 
 func (r *revealing) AddInbound(tunnel string, sa ipsec.SA) error {
-	r.state.mu.Lock()
-	r.state.of(tunnel).In = installed(sa)
-	r.state.mu.Unlock()
-	return r.Dataplane.AddInbound(tunnel, sa)
+	was := installed(sa) // the dataplane may wipe what it is given
+	err := r.Dataplane.AddInbound(tunnel, sa)
+	if err == nil {
+		r.note(tunnel, func(s *Secrets) { s.In, s.Inbound[sa.SPI] = was, was })
+	}
+	return err
 }
 
 func (r *revealing) SetOutbound(tunnel string, sa ipsec.SA) error {
+	was := installed(sa)
+	err := r.Dataplane.SetOutbound(tunnel, sa)
+	if err == nil {
+		r.note(tunnel, func(s *Secrets) { s.Out, s.Outbound[sa.SPI] = was, was })
+	}
+	return err
+}
+
+func (r *revealing) RemoveInbound(tunnel string, spi uint32) error {
+	err := r.Dataplane.RemoveInbound(tunnel, spi)
+	if err == nil {
+		r.note(tunnel, func(s *Secrets) { delete(s.Inbound, spi) })
+	}
+	return err
+}
+
+func (r *revealing) RemoveOutbound(tunnel string, spi uint32) error {
+	err := r.Dataplane.RemoveOutbound(tunnel, spi)
+	if err == nil {
+		r.note(tunnel, func(s *Secrets) { delete(s.Outbound, spi) })
+	}
+	return err
+}
+
+func (r *revealing) RemoveTunnel(tunnel string) error {
+	err := r.Dataplane.RemoveTunnel(tunnel)
+	r.note(tunnel, func(s *Secrets) {
+		clear(s.Inbound)
+		clear(s.Outbound)
+	})
+	return err
+}
+
+func (r *revealing) note(tunnel string, change func(*Secrets)) {
 	r.state.mu.Lock()
-	r.state.of(tunnel).Out = installed(sa)
-	r.state.mu.Unlock()
-	return r.Dataplane.SetOutbound(tunnel, sa)
+	defer r.state.mu.Unlock()
+	change(r.state.of(tunnel))
 }
 
 func installed(sa ipsec.SA) InstalledSA {
-	return InstalledSA{SPI: sa.SPI, Key: sa.Key[:], Salt: sa.Salt[:]}
+	return InstalledSA{
+		SPI: sa.SPI, Key: slices.Clone(sa.Key[:]), Salt: slices.Clone(sa.Salt[:]), Soft: sa.Soft, Hard: sa.Hard,
+	}
 }
