@@ -31,7 +31,9 @@ type Config struct {
 	// Reveal makes the agent keep each exchange's secrets for the Secrets call. It is for verifying the
 	// combination of the keys independently, and for nothing else.
 	Reveal bool
-	Port   string // of the gateway: "auto" (or empty), "tun", "packet"
+	// Certificate is a PEM file with the node's TLS certificate and key; empty: a self-signed one is made.
+	Certificate string
+	Port        string // of the gateway: "auto" (or empty), "tun", "packet"
 }
 
 // Args are the arguments, without the program's name, that make the binary an agent.

@@ -63,7 +63,7 @@ type Server struct {
 }
 
 func newServer(c Config) (*Server, error) {
-	certificate, err := exchange.NewIdentity(c.Node, nil)
+	certificate, err := certificateOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +74,17 @@ func newServer(c Config) (*Server, error) {
 		s.clock = s.manual
 	}
 	return s, nil
+}
+
+func certificateOf(c Config) (tls.Certificate, error) {
+	if c.Certificate == "" {
+		return exchange.NewIdentity(c.Node, nil)
+	}
+	certificate, err := tls.LoadX509KeyPair(c.Certificate, c.Certificate)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("certificate: %w", err)
+	}
+	return certificate, nil
 }
 
 // Close ends everything that runs in the agent and wipes its keys.
@@ -107,7 +118,7 @@ type Usage struct {
 	Goroutines  int
 	Descriptors int
 	Threads     int
-	Heap        uint64 // bytes in use
+	Heap        uint64 // bytes live, after a collection
 }
 
 // Usage tells what the agent uses, for reports and for specs that watch for leaks.
@@ -128,6 +139,8 @@ func (s *Server) usage(context.Context, struct{}) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
+	// The collection is not counted in CPU, which was read before.
+	runtime.GC()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	return Usage{

@@ -78,19 +78,21 @@ func (r Result) WriteHTML(w io.Writer) error {
 func figures(r Result) []figure {
 	var out []figure
 	if len(r.Traffic) > 0 {
-		var sum float64
+		var fastest Flow // flows run one after the other, so their rates are no sum
 		var lost, sent uint64
 		var worst *Latency
 		var of string
 		for _, f := range r.Traffic {
-			sum += num(f.BitsPerSecond)
+			if num(f.BitsPerSecond) >= num(fastest.BitsPerSecond) {
+				fastest = f
+			}
 			lost += f.Lost
 			sent += f.Sent
 			if f.Latency != nil && (worst == nil || f.Latency.P99 > worst.P99) {
 				worst, of = f.Latency, f.Proto
 			}
 		}
-		out = append(out, figure{rate(sum), "throughput", plural(len(r.Traffic), "flow", "flows")})
+		out = append(out, figure{rate(fastest.BitsPerSecond), "throughput", fastest.From + " → " + fastest.To + ", " + fastest.Proto})
 		out = append(out, figure{count(lost), "packets lost", "of " + count(sent)})
 		if worst != nil {
 			note := "one way, "

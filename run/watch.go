@@ -123,8 +123,7 @@ func (t tap) close(r *runner) error {
 		Link: t.link, File: t.file.Name(), Captured: stats.Captured, Dropped: stats.Dropped,
 	})
 	if stats.Dropped > 0 {
-		r.result.Warnings = append(r.result.Warnings,
-			fmt.Sprintf("link %s: the capture has no room for %d packets; they passed but are not in %s", t.link, stats.Dropped, t.file.Name()))
+		r.warn(fmt.Sprintf("link %s: the capture has no room for %d packets; they passed but are not in %s", t.link, stats.Dropped, t.file.Name()))
 	}
 	return errors.Join(err, t.file.Close())
 }

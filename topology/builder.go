@@ -241,6 +241,11 @@ func (r Rate) check() error {
 // On says which host a DPU is plugged into.
 func On(host string) NodeOption { return nodeOption(func(n *Node) error { n.Host = host; return nil }) }
 
+// Certificate gives a node a TLS certificate and its private key from a PEM file.
+func Certificate(file string) NodeOption {
+	return nodeOption(func(n *Node) error { n.Certificate = file; return nil })
+}
+
 // Profile caps a node's CPU as a device's.
 func Profile(name string) NodeOption {
 	return nodeOption(func(n *Node) error { n.Profile = name; return nil })

@@ -2,6 +2,8 @@ package topology_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"testing"
@@ -57,8 +59,8 @@ func TestBuilderOptions(t *testing.T) {
 	t.Parallel()
 	top, err := topology.New("all").Describe("all options").Seed(3).
 		Host("h1", topology.Profile("xeon"), topology.Inner("192.168.9.1/32")).
-		DPU("d1", topology.On("h1")).
-		Host("h2").
+		DPU("d1", topology.On("h1"), topology.Certificate("d1.pem")).
+		Host("h2", topology.Certificate("/h2.pem")).
 		PCIe("h1", "d1", topology.MTU(4000)).
 		Fibre("d1", "h2", 10*topology.Gbit, topology.Name("f"), topology.Delay(time.Millisecond), topology.Jitter(time.Microsecond), topology.Loss(0.1),
 			topology.Length(5), topology.LinkSeed(9), topology.At("h2", "ens1", "10.3.0.1/24")).
@@ -77,8 +79,8 @@ description: all options
 seed: 3
 nodes:
   - {name: h1, kind: host, profile: xeon, inner: [192.168.9.1/32]}
-  - {name: d1, kind: dpu, host: h1}
-  - {name: h2, kind: host}
+  - {name: d1, kind: dpu, host: h1, certificate: d1.pem}
+  - {name: h2, kind: host, certificate: /h2.pem}
 links:
   - {kind: pcie, a: h1, b: d1, mtu: 4000}
   - {name: f, kind: fibre, a: d1, b: {node: h2, interface: ens1, addresses: [10.3.0.1/24]}, rate: 10Gbit/s, delay: 1ms, jitter: 1us, loss: 10%, length: 5m, seed: 9}
@@ -133,6 +135,38 @@ func TestNames(t *testing.T) {
 	for _, s := range suites {
 		if _, err := topology.New("x").Host("a").Host("b").Ethernet("a", "b").Tunnel("t", "a", "b", topology.Suite(s)).Plan(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// Files are found beside the topology's own file.
+func TestFilesAreBesideTheTopology(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "lab.yaml")
+	text := `
+nodes: [{name: a, kind: host, certificate: a.pem}, {name: b, kind: host, certificate: /elsewhere/b.pem}]
+links: [{kind: ethernet, a: a, b: b}]
+tunnels: [{name: t, a: a, b: b, ca: certs/ca.pem}]
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	top, err := topology.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := top.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ got, want string }{
+		{p.Nodes[0].Certificate, filepath.Join(dir, "a.pem")},
+		{p.Nodes[1].Certificate, "/elsewhere/b.pem"},
+		{p.Tunnels[0].CA, filepath.Join(dir, "certs/ca.pem")},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %s, want %s", c.got, c.want)
 		}
 	}
 }

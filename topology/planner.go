@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"math"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"time"
 	"unicode"
@@ -165,6 +166,14 @@ func (p *planner) checkTop() {
 }
 
 // checkText accepts printable text of bounded size; it ends up in terminals and drawings.
+// file finds a file that the topology names.
+func (t *Topology) file(name string) string {
+	if name == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(t.Dir, name)
+}
+
 func checkText(p *problems, element, what, text string) {
 	bad := func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' }
 	if !utf8.ValidString(text) || slices.ContainsFunc([]rune(text), bad) {
@@ -190,6 +199,7 @@ func (p *planner) checkNodes() {
 		if !p.oneOf(at(".kind"), "node "+n.Name+": kind", string(n.Kind), nodeKinds(), false) {
 			p.broken = true
 		}
+		checkText(&p.problems, at(".certificate"), "node "+clip(n.Name)+": certificate", n.Certificate)
 		if n.Profile != "" {
 			if why := checkName(n.Profile); why != "" {
 				p.add(BadValue, at(".profile"), "node %s: profile %s %s", n.Name, quote(n.Profile), why)
@@ -324,6 +334,7 @@ func (p *planner) plan() *Plan {
 	plan := &Plan{Name: p.t.Name, Description: p.t.Description, Seed: cmp.Or(p.t.Seed, 1), Nodes: make([]PlannedNode, len(p.nodes)), Links: make([]PlannedLink, len(p.links)), Notes: p.notes}
 	for i := range p.nodes {
 		n := &p.nodes[i]
+		n.Certificate = p.t.file(n.Certificate)
 		planned := PlannedNode{Node: n.Node, Bridge: n.bridge(), Forward: n.Kind == DPU, Services: n.service}
 		if len(n.Inner) > 0 {
 			planned.Interfaces = append(planned.Interfaces, Interface{Name: "lo", Addresses: n.Inner})

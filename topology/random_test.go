@@ -95,6 +95,11 @@ func random(r *rand.Rand) *topology.Topology {
 		if r.IntN(2) == 0 {
 			tun.TLSGroups = []string{"X25519MLKEM768", "X25519"}
 			tun.CA = "certs/my ca.pem"
+			for i, n := range t.Nodes {
+				if n.Name == tun.A.Node || n.Name == tun.B.Node {
+					t.Nodes[i].Certificate = n.Name + ".pem"
+				}
+			}
 			tun.Rekey = topology.Limits{Time: time.Minute, Blocks: 1 << 20, Bytes: 3 << 20, Packets: 12345}
 			tun.Deadline = 1500 * time.Millisecond
 		}

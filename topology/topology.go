@@ -17,6 +17,10 @@ type Topology struct {
 	Links       []Link
 	Tunnels     []Tunnel
 	Traffic     []Flow
+
+	// Dir is where the files that it names are; empty means the working directory. Load sets it to the directory of the
+	// topology's own file.
+	Dir string
 }
 
 // NodeKind says what a node is, and so what it does with packets that are not for itself.
@@ -32,10 +36,13 @@ const (
 
 // Node is one machine of the lab.
 type Node struct {
-	Name    string
-	Kind    NodeKind
-	Host    string // of a DPU: the host it is plugged into
-	Profile string // device profile that caps its CPU ("jetson-nano"); empty means no cap
+	Name string
+	Kind NodeKind
+	Host string // of a DPU: the host it is plugged into
+	// Certificate is a PEM file with the node's TLS certificate, what leads up to the CA, and its private key. Empty: the
+	// node makes a self-signed one, which its peers pin.
+	Certificate string
+	Profile     string // device profile that caps its CPU ("jetson-nano"); empty means no cap
 	// Inner are addresses (/32, /128) of a client or host on its loopback interface. They are reached only through
 	// tunnels that end at the node, which protect them instead of the addresses of its links. Without them Plan
 	// allocates one for each family where a tunnel joins two clients or hosts, because there the addresses of the
@@ -88,7 +95,7 @@ type Tunnel struct {
 	Identity      string        // "fresh" (default): a signature key for each exchange; "pinned": a long-lived one
 	Mutual        bool          // both ends sign, not only the responder
 	TLSGroups     []string      // TLS groups offered, one of TLSGroups(); default X25519 alone
-	CA            string        // PEM file whose certificates are trusted in place of pinned self-signed ones
+	CA            string        // PEM file whose certificates are trusted in place of pinned ones; both nodes need a Certificate
 	Rekey         Limits        // zero fields mean the defaults
 	Encapsulation string        // "udp" (RFC 3948, default) or "esp" (protocol 50)
 	Dataplane     string        // "auto" (default), "gateway", "xfrm", "offload"

@@ -72,7 +72,7 @@ func (p *planner) checkTunnels() {
 				break
 			}
 		}
-		checkText(&p.problems, at("ca"), what+": CA", t.CA)
+		p.checkCA(i, at("ca"), what)
 		p.checkTime(at("deadline"), what+": deadline", t.Deadline, time.Millisecond, time.Hour)
 		p.checkTime(at("rekey.time"), what+": rekey time", t.Rekey.Time, minRekeyTime, maxTime)
 		for _, l := range []struct {
@@ -101,6 +101,21 @@ func (t *tunnel) fill() {
 	if len(t.TLSGroups) == 0 {
 		t.TLSGroups = []string{"X25519"}
 	}
+}
+
+// checkCA finds the files of a tunnel whose ends a CA vouches for.
+func (p *planner) checkCA(i int, element, what string) {
+	t := &p.tunnels[i]
+	checkText(&p.problems, element, what+": CA", t.CA)
+	if t.CA == "" {
+		return
+	}
+	for _, n := range t.ends {
+		if n >= 0 && p.nodes[n].Certificate == "" {
+			p.add(Missing, element, "%s: a CA is to vouch for node %s, which has no certificate", what, p.nodes[n].Name)
+		}
+	}
+	t.CA = p.t.file(t.CA)
 }
 
 func (p *planner) checkSubnets(element, what string, subnets []netip.Prefix) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -35,7 +36,11 @@ func Load(path string) (*Topology, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, data)
+	t, err := Parse(path, data)
+	if err == nil {
+		t.Dir = filepath.Dir(path)
+	}
+	return t, err
 }
 
 // Parse reads a topology from YAML; name stands for the file in its errors, which are Errors and hold every mistake
