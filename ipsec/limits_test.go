@@ -67,7 +67,7 @@ func TestSPIs(t *testing.T) {
 	few := SPIs{Random: func() uint32 { next++; return 250 + next%10 }} // 250 to 259
 	for _, except := range []uint32{0, 256} {
 		var got []uint32
-		for {
+		for range 20 {
 			spi, err := few.Take(except)
 			if err != nil {
 				break

@@ -208,3 +208,37 @@ func TestFewSPIs(t *testing.T) {
 		})
 	}
 }
+
+// An end never proposes or offers an SPI that the peer uses on the tunnel, for then its two SAs could not be told apart.
+func TestSPIsOfThePeerAreAvoided(t *testing.T) {
+	t.Parallel()
+	var next []uint32
+	sequence := func() *SPIs {
+		return &SPIs{Random: func() uint32 {
+			spi := next[0]
+			next = next[1:]
+			return spi
+		}}
+	}
+	bubble(t, options{spis: sequence}, func(t *testing.T, p *pair) {
+		next = []uint32{1000, 1001} // A's, B's
+		p.establish()
+		synctest.Wait()
+		next = []uint32{2000, 2001}
+		r, err := p.a.tunnel.Accept(2000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.SPI() != 2001 {
+			t.Errorf("offered SPI %d, which the peer proposed", r.SPI())
+		}
+		r.Finish(errors.New("over"))
+		next = []uint32{1001, 1000, 3000, 3001}
+		if err := p.a.tunnel.Rekey(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if c := p.a.tunnel.Current(); c != (SPIPair{3000, 3001}) {
+			t.Errorf("SPIs %d", c)
+		}
+	})
+}

@@ -1048,6 +1048,9 @@ func TestAbandonedExchangeInstallsNothing(t *testing.T) {
 					if err := p.a.tunnel.Close(); err != nil {
 						t.Error(err)
 					}
+					if len(outcome) == 0 {
+						t.Error("Close did not wait for the exchange")
+					}
 					want = SPIPair{}
 				}
 				time.Sleep(10 * time.Second)
@@ -1061,6 +1064,140 @@ func TestAbandonedExchangeInstallsNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What arrives while Close waits changes nothing any more.
+func TestDoneDuringClose(t *testing.T) {
+	t.Parallel()
+	bubble(t, options{}, func(t *testing.T, p *pair) {
+		p.establish()
+		p.a.use(keyerFunc(func(context.Context, Proposal, func(*Keys) error) error {
+			time.Sleep(time.Second) // keeps Close waiting
+			return errors.New("over")
+		}))
+		go p.a.tunnel.Rekey(t.Context())
+		synctest.Wait()
+		r, err := p.a.tunnel.Accept(minSPI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &conn{id: 1000}
+		if err := p.a.install(r.Install, c.keys(false, r.SPI(), minSPI)); err != nil {
+			t.Fatal(err)
+		}
+		p.a.plane.lenient, p.b.plane.lenient = true, true
+		closed := make(chan error, 1)
+		go func() { closed <- p.a.tunnel.Close() }()
+		synctest.Wait()
+		if err := r.Finish(nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("Finish: %v", err)
+		}
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		p.a.use(nil)
+	})
+}
+
+// Nothing fires after Close, whatever was to come.
+func TestCloseStopsTimers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, options{})
+		p.deadline = time.Second
+		p.establish()
+		if err := p.a.tunnel.Rekey(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.over(lost)
+		go p.a.tunnel.Rekey(t.Context())
+		time.Sleep(p.deadline) // now there is a retry, a grace, and both limits of time
+		synctest.Wait()
+		if p.a.tunnel.retry == nil || len(p.a.tunnel.retiring) == 0 {
+			t.Error("the test is not where it should be")
+		}
+		p.close()
+		time.Sleep(time.Hour) // an event would panic, for the stream is closed
+	})
+}
+
+// The hard limit of time of SAs whose replacement is in doubt is their own, and it ends the replacement too.
+func TestHardLimitInDoubt(t *testing.T) {
+	t.Parallel()
+	bubble(t, options{}, func(t *testing.T, p *pair) {
+		p.establish()
+		start := time.Now()
+		p.over(func(m message, deliver func()) {
+			if m.kind != "bye" {
+				deliver()
+			}
+		})
+		time.Sleep(time.Minute)
+		if err := p.a.tunnel.Rekey(t.Context()); err == nil {
+			t.Fatal("no error")
+		}
+		p.over(lost)
+		p.a.plane.lenient, p.b.plane.lenient = true, true
+		time.Sleep(time.Until(start.Add(DefaultTime + DefaultTime/4 - time.Millisecond)))
+		p.pingBoth()
+		if in, _ := p.a.plane.installed(tunnelName); len(in) < 2 {
+			t.Errorf("A in doubt has inbound %x", in)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if in, out := p.a.plane.installed(tunnelName); len(in)+len(out) != 0 {
+			t.Errorf("A has in %x, out %x beyond the hard limit", in, out)
+		}
+		p.over(nil)
+		time.Sleep(time.Minute)
+		p.steady()
+	})
+}
+
+// A success makes the next failure the first one again.
+func TestPausesBeginAnew(t *testing.T) {
+	t.Parallel()
+	bubble(t, options{}, func(t *testing.T, p *pair) {
+		p.establish()
+		for range 2 {
+			p.over(lost)
+			go p.a.tunnel.Rekey(t.Context())
+			time.Sleep(40 * time.Second)
+			p.over(nil)
+			time.Sleep(20 * time.Second)
+		}
+		failed := p.a.seen(Failed)
+		first := 0
+		for i := 1; i < len(failed); i++ {
+			if pause := failed[i].At.Sub(failed[i-1].At) - p.deadline; pause <= firstPause {
+				first++
+			}
+		}
+		if first != 2 {
+			t.Errorf("%d first pauses, want 2", first)
+		}
+	})
+}
+
+// A demand does not wait for the pause between attempts.
+func TestDemandEndsThePause(t *testing.T) {
+	t.Parallel()
+	bubble(t, options{}, func(t *testing.T, p *pair) {
+		p.establish()
+		p.over(lost)
+		go p.a.tunnel.Rekey(t.Context())
+		for failed := 0; failed < 6; failed = len(p.a.seen(Failed)) {
+			time.Sleep(time.Millisecond)
+		}
+		p.over(nil)
+		start := time.Now()
+		if err := p.a.tunnel.Rekey(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("waited %v", waited)
+		}
+	})
 }
 
 type keyerFunc func(context.Context, Proposal, func(*Keys) error) error
