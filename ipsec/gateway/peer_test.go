@@ -301,7 +301,7 @@ func TestLimits(t *testing.T) {
 		{"bytes", ipsec.Limits{Bytes: 3 * plain}, ipsec.Limits{Bytes: 5 * plain}, ipsec.ByBytes},
 		{"bytes in between", ipsec.Limits{Bytes: 3*plain - 1}, ipsec.Limits{Bytes: 6*plain - 1}, ipsec.ByBytes},
 		{"blocks", ipsec.Limits{Blocks: 3 * 3}, ipsec.Limits{Blocks: 5 * 3}, ipsec.ByBlocks},
-		{"blocks in between", ipsec.Limits{Blocks: 3*3 - 1}, ipsec.Limits{Blocks: 5*3 + 1}, ipsec.ByBlocks},
+		{"blocks in between", ipsec.Limits{Blocks: 3*3 - 1}, ipsec.Limits{Blocks: 6*3 - 1}, ipsec.ByBlocks},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

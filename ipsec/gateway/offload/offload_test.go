@@ -375,6 +375,38 @@ func TestPartialChecksum(t *testing.T) {
 	}
 }
 
+// TestZeroUDPChecksum makes datagrams whose checksum comes out as zero, which UDP must send as 0xffff.
+func TestZeroUDPChecksum(t *testing.T) {
+	data := make([]byte, 200)
+	s := spec{udp: true, ttl: 64, payload: data[:100]}
+	at := 20 + 6
+	copy(data, s.packet(t)[at:at+2]) // the checksum as data makes the new one zero
+	want := s.packet(t)
+	if want[at] != 0xff || want[at+1] != 0xff {
+		t.Fatalf("checksum % x: the test tests nothing", want[at:at+2])
+	}
+	copy(data[100:], data)
+	double := spec{udp: true, ttl: 64, payload: data}.packet(t)
+	for name, c := range map[string]struct {
+		h      Header
+		packet []byte
+	}{
+		"alone": {Header{Flags: NeedsChecksum, CsumStart: 20, CsumField: 6}, bytes.Clone(want)},
+		"cut":   {Header{Flags: NeedsChecksum, GSOType: gsoUDP, GSOSize: 100, CsumStart: 20, CsumField: 6}, double},
+	} {
+		store(c.packet[at:], fold(pseudo(c.packet, protoUDP, len(c.packet)-20)))
+		var seg Segmenter
+		if err := seg.Reset(c.h, c.packet); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, seg.Len())
+		seg.Next(got)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s:\n% x, want\n% x", name, got, want)
+		}
+	}
+}
+
 // TestFlagsOfSegments follows FIN, PSH and CWR, which not every segment may carry.
 func TestFlagsOfSegments(t *testing.T) {
 	s := spec{ttl: 64, payload: payload(300, 1), flags: func(t *layers.TCP) { t.FIN, t.PSH, t.CWR, t.ECE = true, true, true, true }}
