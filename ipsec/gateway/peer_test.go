@@ -220,6 +220,27 @@ func minus(a, b ipsec.Drops) ipsec.Drops {
 	}
 }
 
+// TestOtherSocket sends a good packet to a socket that its tunnel does not use.
+func TestOtherSocket(t *testing.T) {
+	eachKind(t, func(t *testing.T, kind port.Kind) {
+		p := newPeer(t, kind, nil)
+		raw := policy(0, false, ipsec.ESP)
+		raw.Tunnel = "raw"
+		raw.Local, raw.Remote = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24")}, []netip.Prefix{netip.MustParsePrefix("10.78.0.0/24")}
+		check(t, p.gw[0].AddTunnel(raw))
+		var conn *net.IPConn
+		check(t, p.ns[1].Do(func() (err error) {
+			conn, err = net.DialIP("ip4:50", nil, &net.IPAddr{IP: outer4[0].AsSlice()})
+			return err
+		}))
+		defer conn.Close()
+		_, err := conn.Write(p.sealed(datagram(t, 0, "astray", nil), esp.IPv4))
+		check(t, err)
+		eventually(t, "the packet is refused", func() bool { return p.drops0(t, 0).UnknownSPI == 1 })
+		p.flush()
+	})
+}
+
 func TestReordered(t *testing.T) {
 	eachKind(t, func(t *testing.T, kind port.Kind) {
 		p := newPeer(t, kind, func(in, _ *ipsec.SA) { in.Seq, in.ReplayWindow = 1<<32-5, 8 })
