@@ -138,7 +138,7 @@ print(json.dumps({'up_ms': up * 1e3, 'down_ms': (time.time() - t) * 1e3}))
 
 func mininet(ctx context.Context) (Lab, error) {
 	if os.Geteuid() != 0 {
-		return Lab{}, fmt.Errorf("Mininet needs root")
+		return Lab{}, fmt.Errorf("not root, which Mininet needs")
 	}
 	cmd := exec.CommandContext(ctx, "/usr/bin/python3", "-c", mininetChain, strconv.Itoa(mininetNodes))
 	var stderr strings.Builder
@@ -146,11 +146,11 @@ func mininet(ctx context.Context) (Lab, error) {
 	text, err := cmd.Output()
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return Lab{}, fmt.Errorf("Mininet (Debian package mininet): %w: %s", err, lines[len(lines)-1])
+		return Lab{}, fmt.Errorf("cannot run Mininet (Debian package mininet): %w: %s", err, lines[len(lines)-1])
 	}
 	var l Lab
 	if err := json.Unmarshal(text, &l); err != nil {
-		return Lab{}, fmt.Errorf("Mininet printed no times: %w", err)
+		return Lab{}, fmt.Errorf("no times from Mininet: %w", err)
 	}
 	return l, nil
 }
