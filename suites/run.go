@@ -179,7 +179,13 @@ func Main() {
 
 func specs(claim Claim, mode, base string) int {
 	gomega.RegisterFailHandler(ginkgo.Fail)
-	claim.Specs(testlab.NewEnv())
+	env := testlab.NewEnv()
+	var err error
+	if env.Binary, err = os.Executable(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	claim.Specs(env)
 	config, reporter := ginkgo.GinkgoConfiguration()
 	config.LabelFilter = mode
 	reporter.JSONReport, reporter.JUnitReport, reporter.NoColor = base+".json", base+".xml", true

@@ -27,6 +27,9 @@ const cleanTimeout = 20 * time.Second
 type Env struct {
 	Owner hygiene.Owner // who answers for what is left
 	Lab   lab.Options   // how labs are made
+
+	// Binary is pqlab itself, for specs that start and kill it; empty where the specs do not.
+	Binary string
 }
 
 // NewEnv makes this process answer for what its specs leave. Call it once.
@@ -70,6 +73,10 @@ func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.
 func Main(m *testing.M) {
 	nodes.InitMain()
 	agent.Main()
+	// Of the agents, under the race detector: a race ends the agent, so that its spec fails, and an end costs no second.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
+	}
 	journal.SweeperMain()
 	if err := rootless.Enter(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

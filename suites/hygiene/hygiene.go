@@ -1,0 +1,80 @@
+// Package hygiene is the claim that nothing is left of a lab, however it ended: not after taking it down, not after a
+// start that failed, and not after killing pqlab at any moment.
+package hygiene
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+
+	"pqlab/suites/testlab"
+	"pqlab/topology"
+)
+
+const (
+	// cleanTime bounds how long it takes until nothing is left: the processes die at once, the sweeper kills what is in the
+	// cgroups and removes them, and the kernel frees the namespaces.
+	cleanTime = 15 * time.Second
+	// killsVariable raises how many random moments are tried.
+	killsVariable = "PQLAB_KILLS"
+	defaultKills  = 10
+)
+
+// Specs are the claim's.
+func Specs(e testlab.Env) {
+	Describe("hygiene", Label("emu", "vm"), func() {
+		e.Guard()
+		Describe("a lab taken down", func() { labs(e) })
+		Describe("a lab that cannot be made", func() { failures(e) })
+		Describe("an agent killed", func() { agents(e) })
+		for _, u := range users() {
+			Describe("pqlab as "+u.text, func() {
+				killed(e, u)
+				held(e, u)
+				starved(e, u)
+			})
+		}
+		Describe("a lab that does not go down", func() { stuck(e) })
+	})
+}
+
+// kills is how many random moments to try.
+func kills() int {
+	if n, err := strconv.Atoi(os.Getenv(killsVariable)); err == nil && n > 0 {
+		return n
+	}
+	return defaultKills
+}
+
+// moments returns n random moments from the start to a little after the end of something that takes that long. They
+// follow from Ginkgo's seed.
+func moments(n int, long time.Duration) []time.Duration {
+	r := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), uint64(n)))
+	all := make([]time.Duration, n)
+	for i := range all {
+		all[i] = time.Duration(r.Float64() * 1.05 * float64(long))
+	}
+	return all
+}
+
+// within is a context that ends with the spec, or before.
+func within(ctx context.Context, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	DeferCleanup(cancel)
+	return ctx
+}
+
+// small is a lab that has one of everything that could be left: a bridge, DPUs, profiles, a tunnel, shaped links.
+func small() *topology.Builder {
+	return topology.New("small").
+		Host("h1", topology.Profile("xeon")).DPU("d1", topology.On("h1"), topology.Profile("bluefield-2")).
+		Host("h2").DPU("d2", topology.On("h2"), topology.Profile("bluefield-3")).
+		Switch("s").
+		Ethernet("d1", "s", 25*topology.Gbit).Ethernet("d2", "s", 25*topology.Gbit).
+		Tunnel("t", "d1", "d2").
+		TCP("h1", "h2").UDP("h1", "h2", 50*topology.Mbit)
+}

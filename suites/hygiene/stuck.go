@@ -1,0 +1,85 @@
+package hygiene
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/suites/testlab"
+)
+
+// stuck is a lab of which something cannot be removed: a cgroup in which somebody has made another.
+func stuck(e testlab.Env) {
+	It("goes on, reports all of it, and the next run removes the rest", func(ctx SpecContext) {
+		p := newProgram(e, users()[0])
+		r := p.start(runArgs("1m")...)
+		var groups []string
+		Eventually(func() []string {
+			groups = cgroupsOf(strconv.Itoa(r.Process.Pid))
+			return groups
+		}, 10*time.Second).Should(Or(HaveLen(3), HaveLen(6), Satisfy(func([]string) bool { return ended(r) })))
+		if len(groups) == 0 {
+			Skip("no cgroups can be made here, and nothing else outlives a lab")
+		}
+		var inside []string
+		for _, g := range groups {
+			if strings.HasSuffix(g, "-d1") || strings.HasSuffix(g, "-h1") {
+				inside = append(inside, filepath.Join(g, "inside"))
+			}
+		}
+		for _, dir := range inside {
+			Expect(os.Mkdir(dir, 0o755)).To(Succeed())
+			DeferCleanup(func() { syscall.Rmdir(dir) })
+		}
+		r.kill(syscall.SIGINT)
+		Eventually(r.ended, 2*time.Minute).Should(BeClosed())
+		Expect(r.ProcessState.ExitCode()).To(Equal(1))
+		for _, dir := range inside {
+			Expect(r.err.String()).To(ContainSubstring(filepath.Dir(dir)))
+		}
+		for _, g := range groups {
+			_, err := os.Stat(g)
+			if strings.HasSuffix(g, "-d2") {
+				Expect(err).To(MatchError(os.ErrNotExist), "it stopped at the first error")
+			} else {
+				Expect(err).NotTo(HaveOccurred())
+			}
+		}
+		for _, dir := range inside {
+			Expect(syscall.Rmdir(dir)).To(Succeed())
+		}
+		p.succeed("run", "pair", "--duration", "10ms")
+		p.settled(ctx)
+	})
+}
+
+func ended(r *process) bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// cgroupsOf finds the cgroups that the process has made: their names begin with its number.
+func cgroupsOf(pid string) []string {
+	var found []string
+	filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return nil // it has been removed, or is somebody else's
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), "pqlab-"+pid+"-") {
+			found = append(found, path)
+			return filepath.SkipDir
+		}
+		return nil
+	})
+	return found
+}
