@@ -1,0 +1,103 @@
+package handshake
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"pqlab/ipsec"
+)
+
+// plane is a dataplane that carries nothing and remembers what it was given, tunnel by tunnel.
+type plane struct {
+	expiries chan ipsec.Expiry
+
+	mu      sync.Mutex
+	tunnels map[string]*book
+}
+
+// book is what a plane knows of a tunnel.
+type book struct {
+	in, out map[uint32]ipsec.SA // those that stand
+	current uint32              // of out
+	given   given
+}
+
+// given counts the SAs that a dataplane was ever given, those that were removed again included.
+type given struct{ In, Out int }
+
+var _ ipsec.Dataplane = (*plane)(nil)
+
+func newPlane() *plane {
+	return &plane{expiries: make(chan ipsec.Expiry), tunnels: map[string]*book{}}
+}
+
+// had is what the dataplane was ever given for a tunnel.
+func (p *plane) had(tunnel string) given {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of(tunnel).given
+}
+
+// standing is what is installed: the inbound SAs, and the outbound SA that protects packets (nil if none does).
+func (p *plane) standing(tunnel string) (in []ipsec.SA, out *ipsec.SA) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.of(tunnel)
+	if sa, ok := b.out[b.current]; ok {
+		out = &sa
+	}
+	return slices.Collect(maps.Values(b.in)), out
+}
+
+func (p *plane) of(tunnel string) *book {
+	if p.tunnels[tunnel] == nil {
+		p.tunnels[tunnel] = &book{in: map[uint32]ipsec.SA{}, out: map[uint32]ipsec.SA{}}
+	}
+	return p.tunnels[tunnel]
+}
+
+func (p *plane) change(tunnel string, f func(*book)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p.of(tunnel))
+	return nil
+}
+
+func (p *plane) Name() string                 { return "recording" }
+func (p *plane) AddTunnel(ipsec.Policy) error { return nil }
+
+func (p *plane) AddInbound(tunnel string, sa ipsec.SA) error {
+	return p.change(tunnel, func(b *book) {
+		b.given.In++
+		b.in[sa.SPI] = sa
+	})
+}
+
+func (p *plane) SetOutbound(tunnel string, sa ipsec.SA) error {
+	return p.change(tunnel, func(b *book) {
+		b.given.Out++
+		b.out[sa.SPI] = sa
+		b.current = sa.SPI
+	})
+}
+
+func (p *plane) RemoveInbound(tunnel string, spi uint32) error {
+	return p.change(tunnel, func(b *book) { delete(b.in, spi) })
+}
+
+func (p *plane) RemoveOutbound(tunnel string, spi uint32) error {
+	return p.change(tunnel, func(b *book) { delete(b.out, spi) })
+}
+
+func (p *plane) RemoveTunnel(tunnel string) error {
+	return p.change(tunnel, func(b *book) {
+		clear(b.in)
+		clear(b.out)
+	})
+}
+
+func (p *plane) Counters(string, uint32) (ipsec.Counters, error) { return ipsec.Counters{}, nil }
+func (p *plane) Drops(string) (ipsec.Drops, error)               { return ipsec.Drops{}, nil }
+func (p *plane) Expiries() <-chan ipsec.Expiry                   { return p.expiries }
+func (p *plane) Close() error                                    { return nil }

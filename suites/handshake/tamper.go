@@ -1,0 +1,182 @@
+package handshake
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/pqc"
+	"pqlab/pqc/exchange"
+	"pqlab/pqc/exchange/exchangetest"
+)
+
+func tampering() {
+	It(fmt.Sprintf("installs nothing when one bit of a message is wrong: every %d bytes of every message, smallest suite", stride), func(ctx SpecContext) {
+		cfg := exchange.Config{Suites: smallest(), Mutual: true}
+		var attacks []attack
+		for at, m := range newArena(cfg).record(ctx) {
+			for offset := 0; offset < len(m); offset += next(offset) {
+				attacks = append(attacks, flip(byte(at), offset))
+			}
+		}
+		inArenas(ctx, cfg, attacks)
+	}, SpecTimeout(specTime))
+
+	It("installs nothing when one bit of a message is wrong: a sample of every message of every other suite", func(ctx SpecContext) {
+		draw := rand.New(rand.NewPCG(1, 2))
+		for _, suite := range pqc.Suites() {
+			cfg := exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true}
+			r := newArena(cfg)
+			for at, m := range r.record(ctx) {
+				if len(m) > 0 {
+					for _, offset := range []int{headerSize + draw.IntN(len(m)-headerSize), len(m) - 1} {
+						found(r.strike(ctx, flip(byte(at), offset)))
+					}
+				}
+			}
+			stillWorks(ctx, r.a, r.b)
+		}
+	}, SpecTimeout(specTime))
+
+	It("installs nothing by a signature with one wrong bit that both ends hash alike", func(ctx SpecContext) {
+		for _, s := range pqc.Signatures() {
+			for _, share := range []float64{0, 0.5, 0.999} {
+				suite := pqc.Suite{Signature: s, KEM: pqc.KEMs()[0]}
+				a, b := pair(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true})
+				forge := func(e *exchangetest.End) {
+					e.Config.Suites = []pqc.Suite{{Signature: forger{s, share}, KEM: suite.KEM}}
+				}
+				v := meet(ctx, a, twin(b, forge))
+				Expect(v.initiator).To(MatchError(exchange.BadSignature))
+				untouched(a)
+				v = meet(ctx, twin(a, forge), b)
+				Expect(v.responder).To(MatchError(exchange.BadSignature))
+				untouched(b)
+				stillWorks(ctx, a, b)
+			}
+		}
+	}, SpecTimeout(specTime))
+
+	for at := byte(proposal); at <= answer; at += 2 {
+		It(fmt.Sprintf("leaves a keyed tunnel as it is when message %d of a rekey is wrong", at), func(ctx SpecContext) {
+			r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
+			succeeds(meet(ctx, r.a, r.b))
+			before, had := r.b.tunnel.Current(), r.b.plane.had(tunnelName)
+			r.attack = flip(at, 40)
+			found(meet(ctx, r.evilA, r.b).responder)
+			Expect(r.b.tunnel.Current()).To(Equal(before))
+			Expect(r.b.plane.had(tunnelName)).To(Equal(had))
+			keyed(r.a, r.b, tunnelName)
+			succeeds(meet(ctx, r.a, r.b))
+			keyed(r.a, r.b, tunnelName)
+		}, SpecTimeout(specTime))
+	}
+	for at := byte(offer); at <= confirmation; at += 2 {
+		It(fmt.Sprintf("leaves a keyed tunnel as it is when message %d of a rekey is wrong, and then rekeys by itself", at), func(ctx SpecContext) {
+			r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
+			succeeds(meet(ctx, r.a, r.b))
+			before, had := r.a.tunnel.Current(), r.a.plane.had(tunnelName)
+			r.attack = flip(at, 40)
+			var attempts atomic.Int32
+			looked := make(chan struct{})
+			r.a.goes(func(ctx context.Context) (net.Conn, error) {
+				if attempts.Add(1) == 1 {
+					return r.evilB.connect(ctx)
+				}
+				<-looked
+				return r.b.connect(ctx)
+			})
+			err := r.a.tunnel.Rekey(ctx)
+			Expect(r.a.tunnel.Current()).To(Equal(before))
+			Expect(r.a.plane.had(tunnelName)).To(Equal(had))
+			keyed(r.a, r.b, tunnelName)
+			close(looked)
+			found(err)
+			Expect(r.b.outcome(ctx)).To(Succeed())
+			Eventually(ctx, r.a.tunnel.Current).ShouldNot(Equal(before))
+			keyed(r.a, r.b, tunnelName)
+		}, SpecTimeout(specTime))
+	}
+	It("goes on sending with the old SA when message 5 of a rekey is wrong, and then rekeys by itself", func(ctx SpecContext) {
+		r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
+		succeeds(meet(ctx, r.a, r.b))
+		before, had := r.b.tunnel.Current(), r.b.plane.had(tunnelName)
+		r.attack = flip(done, 40)
+		looked := make(chan struct{})
+		r.b.goes(func(ctx context.Context) (net.Conn, error) {
+			<-looked
+			return r.a.connect(ctx)
+		})
+		v := meet(ctx, r.evilA, r.b)
+		Expect(r.b.tunnel.Current()).To(Equal(before))
+		Expect(r.b.plane.had(tunnelName).Out).To(Equal(had.Out))
+		keyed(r.a, r.b, tunnelName)
+		close(looked)
+		found(v.responder)
+		Expect(r.a.outcome(ctx)).To(Succeed())
+		Eventually(ctx, r.b.tunnel.Current).ShouldNot(Equal(before))
+		keyed(r.a, r.b, tunnelName)
+	}, SpecTimeout(specTime))
+}
+
+// next is how far a sweep goes on: the header and the first fields are never left out.
+func next(offset int) int {
+	if offset < 16 {
+		return 1
+	}
+	return stride
+}
+
+func flip(at byte, offset int) attack {
+	return attack{at, exchangetest.Flip(at, offset, 1<<(offset%8)), offset > 0 && offset < headerSize}
+}
+
+// inArenas makes the attacks, shared out between arenas that fight at once, and says that a tunnel still works after all
+// that it has been through.
+func inArenas(ctx context.Context, cfg exchange.Config, attacks []attack) {
+	GinkgoHelper()
+	var fights sync.WaitGroup
+	n := 2 * runtime.GOMAXPROCS(0)
+	for i := range n {
+		r := newArena(cfg)
+		fights.Go(func() {
+			defer GinkgoRecover()
+			for j := i; j < len(attacks); j += n {
+				found(r.strike(ctx, attacks[j]))
+			}
+			stillWorks(ctx, r.a, r.b)
+		})
+	}
+	fights.Wait()
+}
+
+// forger is a signature scheme whose signer gets one bit wrong, at a share of the signature's length.
+type forger struct {
+	pqc.Signature
+	at float64
+}
+
+func (f forger) GenerateKey() (pqc.SigningKey, error) {
+	k, err := f.Signature.GenerateKey()
+	return forging{k, f.at}, err
+}
+
+type forging struct {
+	pqc.SigningKey
+	at float64
+}
+
+func (f forging) Sign(message []byte) ([]byte, error) {
+	s, err := f.SigningKey.Sign(message)
+	if err == nil {
+		s[int(f.at*float64(len(s)))] ^= 1
+	}
+	return s, err
+}
