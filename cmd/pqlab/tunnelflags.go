@@ -45,7 +45,7 @@ func addTunnelFlags(c *cobra.Command) *tunnelFlags {
 		combiner:      choice{known: []string{"xor", "hardened"}},
 		identity:      choice{known: []string{"fresh", "pinned"}},
 		encapsulation: choice{known: []string{"udp", "esp"}},
-		dataplane:     choice{known: []string{"auto", "gateway"}},
+		dataplane:     choice{known: []string{"auto", "gateway", "xfrm", "offload"}},
 		family:        choice{known: []string{"ipv4", "ipv6"}},
 		set:           c.Flags(),
 	}
@@ -53,7 +53,7 @@ func addTunnelFlags(c *cobra.Command) *tunnelFlags {
 	f.set.Var(&f.combiner, "combiner", "xor or hardened")
 	f.set.Var(&f.identity, "identity", "fresh (a signature key for each exchange) or pinned")
 	f.set.Var(&f.encapsulation, "encapsulation", "udp (RFC 3948) or esp (IP protocol 50)")
-	f.set.Var(&f.dataplane, "dataplane", "auto or gateway")
+	f.set.Var(&f.dataplane, "dataplane", "auto, gateway, xfrm or offload")
 	f.set.Var(&f.family, "family", "of the outer addresses: ipv4 or ipv6")
 	f.set.StringSliceVar(&f.groups, "tls-groups", nil, "TLS groups to offer, such as X25519MLKEM768")
 	f.set.BoolVar(&f.mutual, "mutual", false, "both ends sign")
