@@ -20,7 +20,6 @@ import (
 	"pqlab/links"
 	"pqlab/nodes"
 	"pqlab/probe"
-	"pqlab/probe"
 	"pqlab/topology"
 )
 
@@ -67,14 +66,6 @@ type step struct {
 func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err error) {
 	if err := check(plan); err != nil {
 		return nil, err
-	}
-	for _, t := range plan.Tunnels {
-		if t.Dataplane == "auto" || t.Dataplane == "gateway" {
-			continue // the gateway says itself what it lacks
-		}
-		if _, err := probe.Dataplane(t.Dataplane); err != nil {
-			return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
-		}
 	}
 	shaper, err := links.Choose(plan.Links, options.Shaper)
 	if err != nil {
