@@ -42,10 +42,12 @@ func (e Env) Guard() {
 		before, err := hygiene.Take()
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func(ctx SpecContext) {
-			left, err := hygiene.Settled(ctx, before, e.Owner)
+			patience, cancel := context.WithTimeout(ctx, cleanTimeout)
+			defer cancel()
+			left, err := hygiene.Settled(patience, before, e.Owner)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(left).To(BeEmpty(), "left behind")
-		}, NodeTimeout(cleanTimeout))
+		}, NodeTimeout(2*cleanTimeout)) // which only says that time is over, and not what was left
 	})
 }
 
