@@ -12,9 +12,7 @@ import (
 	"os"
 	"runtime/debug"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 )
 
@@ -75,16 +73,13 @@ func serve() error {
 	// The packet loops allocate nothing; what does is short-lived. A lazier collector leaves them the processor.
 	debug.SetGCPercent(400)
 
-	encoding.RegisterCodec(codec{})
 	server, err := newServer(config)
 	if err != nil {
 		return fmt.Errorf("agent of %s: %w", config.Node, err)
 	}
+	// What Close cannot remove goes with the namespace, which may be half gone already.
 	defer server.Close()
-	g := grpc.NewServer(grpc.ForceServerCodec(codec{}))
-	g.RegisterService(&service, server)
-	// Serve ends when the control socket does: the lab is gone, and the agent with it.
-	if err := g.Serve(newSingle(conn)); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := server.serve(conn); err != nil {
 		return fmt.Errorf("agent of %s: %w", config.Node, err)
 	}
 	return nil
@@ -100,20 +95,24 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("node %s: %s", e.Node, e.Reason) }
 func (e *Error) Unwrap() error { return e.cause }
 
-// These sentinels keep their identity on the way from an agent to its lab, so that a lab can decide on them.
-var sentinels = map[codes.Code]error{
-	codes.Unimplemented:    errors.ErrUnsupported, // this machine cannot
-	codes.DeadlineExceeded: context.DeadlineExceeded,
-	codes.Canceled:         context.Canceled,
+// These sentinels keep their identity on the way from an agent to its lab, so that a lab can decide on them. An error
+// that is several of them is the first.
+var sentinels = []struct {
+	code codes.Code
+	err  error
+}{
+	{codes.Unimplemented, errors.ErrUnsupported}, // this machine cannot
+	{codes.DeadlineExceeded, context.DeadlineExceeded},
+	{codes.Canceled, context.Canceled},
 }
 
 func toStatus(err error) error {
 	if err == nil {
 		return nil
 	}
-	for code, sentinel := range sentinels {
-		if errors.Is(err, sentinel) {
-			return status.Error(code, err.Error())
+	for _, s := range sentinels {
+		if errors.Is(err, s.err) {
+			return status.Error(s.code, err.Error())
 		}
 	}
 	return status.Error(codes.Unknown, err.Error())
@@ -124,9 +123,14 @@ func fromStatus(node, call string, err error) error {
 		return nil
 	}
 	s := status.Convert(err)
-	reason := s.Message()
+	e := &Error{Node: node, Call: call, Reason: s.Message()}
 	if s.Code() == codes.Unavailable {
-		reason = "its agent has ended"
+		e.Reason = "its agent has ended"
 	}
-	return &Error{Node: node, Call: call, Reason: reason, cause: sentinels[s.Code()]}
+	for _, sentinel := range sentinels {
+		if s.Code() == sentinel.code {
+			e.cause = sentinel.err
+		}
+	}
+	return e
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -53,13 +54,12 @@ func (s *Server) streamEvents(struct{}) func(context.Context, func(Event) error)
 }
 
 // watchTunnels passes on what the tunnels say, until they are closed.
-func (s *Server) watchTunnels() {
-	k := &s.keying
-	for e := range k.tunnels.Events() {
+func (s *Server) watchTunnels(tunnels *ipsec.Tunnels) {
+	for e := range tunnels.Events() {
 		out := Event{
 			Node: s.config.Node, Tunnel: e.Tunnel, Kind: e.Kind, Trigger: e.Trigger, Initiator: e.Initiator,
 			At: traffic.Now(), Old: e.Old, New: e.New, Triggered: e.Triggered, Replaced: e.Replaced, Duration: e.Duration,
-			Missed: k.tunnels.LostEvents(),
+			Missed: tunnels.LostEvents(),
 		}
 		if s.manual == nil {
 			out.At = traffic.InstantOf(e.At)
@@ -68,18 +68,21 @@ func (s *Server) watchTunnels() {
 			out.Error = e.Err.Error()
 		}
 		if e.Kind == ipsec.Established || e.Kind == ipsec.Rekeyed {
-			k.mu.Lock()
-			if r, ok := k.reports[e.Tunnel]; ok && r.In == e.New.In {
+			if r, ok := s.keying.reportOf(e.Tunnel, e.New.In); ok {
 				out.Exchange = &r
 			}
-			k.mu.Unlock()
 		}
 		s.events.send(out)
 	}
 }
 
-// exchangeFailed tells of an exchange that a peer, or somebody who is none, began and that came to nothing.
+// exchangeFailed tells of an exchange that a peer, or somebody who is none, began and that came to nothing, unless the
+// tunnel tells of it. That a tunnel was busy is no failure.
 func (s *Server) exchangeFailed(err error) {
+	var accepted *keying.AcceptedError
+	if errors.As(err, &accepted) || errors.Is(err, ipsec.ErrBusy) {
+		return
+	}
 	s.events.send(Event{Node: s.config.Node, Kind: ipsec.Failed, At: traffic.Now(), Error: err.Error()})
 }
 

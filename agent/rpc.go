@@ -15,6 +15,9 @@ import (
 // serviceName is the gRPC service that an agent serves.
 const serviceName = "pqlab.agent.v1.Agent"
 
+// maxMessage is in bytes. A flow of a day has bins of tens of megabytes, and both ends are one program.
+const maxMessage = 1 << 30
+
 // codec carries the messages as JSON: both ends are the same binary, the messages are the Go types that the rooms
 // already have, and nothing has to be generated.
 type codec struct{}
@@ -53,10 +56,12 @@ func stream[In, Out any](name string, open func(*Server, In) func(context.Contex
 				return err
 			}
 			run := open(srv.(*Server), in)
+			ctx, cancel := context.WithCancel(s.Context())
+			defer cancel()
 			if err := s.SendHeader(nil); err != nil {
-				return err
+				cancel() // run is called all the same, because it ends what open began
 			}
-			return toStatus(run(s.Context(), func(out Out) error { return s.SendMsg(&out) }))
+			return toStatus(run(ctx, func(out Out) error { return s.SendMsg(&out) }))
 		},
 	}
 }
@@ -72,18 +77,29 @@ func invoke[Out any](ctx context.Context, c *Client, name string, in any) (Out, 
 // receive opens a stream and calls f with each answer until the stream ends or ctx does. It returns as soon as the
 // server has accepted the call, so that nothing that happens afterwards is missed.
 func receive[Out any](ctx context.Context, c *Client, name string, in any, f func(Out)) (done <-chan error, err error) {
-	s, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/"+serviceName+"/"+name, grpc.ForceCodec(codec{}))
+	streaming, cancel := context.WithCancel(ctx) // gRPC keeps a stream until its context or itself ends
+	defer func() {
+		if err != nil {
+			cancel()
+			err = fromStatus(c.node, name, err)
+		}
+	}()
+	s, err := c.conn.NewStream(streaming, &grpc.StreamDesc{ServerStreams: true}, "/"+serviceName+"/"+name, grpc.ForceCodec(codec{}))
 	if err != nil {
-		return nil, fromStatus(c.node, name, err)
+		return nil, err
 	}
-	if err := errors.Join(s.SendMsg(in), s.CloseSend()); err != nil {
-		return nil, fromStatus(c.node, name, err)
+	// EOF says that the call has ended already; RecvMsg tells why.
+	if err := errors.Join(s.SendMsg(in), s.CloseSend()); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
 	}
-	if _, err := s.Header(); err != nil {
-		return nil, fromStatus(c.node, name, err)
+	if header, err := s.Header(); err != nil {
+		return nil, err
+	} else if header == nil { // refused before it began
+		return nil, s.RecvMsg(new(Out))
 	}
 	ended := make(chan error, 1)
 	go func() {
+		defer cancel()
 		for {
 			var out Out
 			if err := s.RecvMsg(&out); err != nil {
@@ -104,6 +120,7 @@ func dial(conn net.Conn) (*grpc.ClientConn, error) {
 	first := make(chan net.Conn, 1)
 	first <- conn
 	return grpc.NewClient("passthrough:///agent",
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -15,6 +16,9 @@ import (
 	"google.golang.org/grpc"
 
 	"pqlab/internal/clock"
+	"pqlab/ipsec"
+	"pqlab/ipsec/gateway"
+	"pqlab/ipsec/gateway/port"
 	"pqlab/pqc/exchange"
 )
 
@@ -47,7 +51,8 @@ var service = grpc.ServiceDesc{
 // Server answers a lab's calls inside a node.
 type Server struct {
 	config  Config
-	running context.Context // ends with the agent
+	plane   func() (ipsec.Dataplane, error) // opens the dataplane, when the node gets its first tunnel
+	running context.Context                 // ends with the agent
 	stop    context.CancelFunc
 	clock   clock.Clock
 	manual  *clock.Manual // nil unless Config.ManualClock
@@ -68,6 +73,7 @@ func newServer(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: c, open: map[uint64]io.Closer{}, clock: clock.Real{}, certificate: certificate}
+	s.plane = func() (ipsec.Dataplane, error) { return gateway.New(gateway.Config{Port: port.Kind(c.Port)}) }
 	s.running, s.stop = context.WithCancel(context.Background())
 	if c.ManualClock {
 		s.manual = clock.NewManual(time.Now())
@@ -76,13 +82,27 @@ func newServer(c Config) (*Server, error) {
 	return s, nil
 }
 
+// serve answers the calls that come on conn, and returns when conn has ended, as it does with the lab, and every call has.
+func (s *Server) serve(conn net.Conn) error {
+	g := grpc.NewServer(grpc.ForceServerCodec(codec{}), grpc.WaitForHandlers(true),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+	g.RegisterService(&service, s)
+	err := g.Serve(newSingle(conn))
+	s.stop()
+	g.Stop()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
 func certificateOf(c Config) (tls.Certificate, error) {
 	if c.Certificate == "" {
 		return exchange.NewIdentity(c.Node, nil)
 	}
 	certificate, err := tls.LoadX509KeyPair(c.Certificate, c.Certificate)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("certificate: %w", err)
+		return tls.Certificate{}, fmt.Errorf("certificate %s, which has to hold the key as well: %w", c.Certificate, err)
 	}
 	return certificate, nil
 }

@@ -124,7 +124,12 @@ func (s *Server) send(ctx context.Context, want Source) (traffic.Sent, error) {
 }
 
 func (s *Server) finishSink(ctx context.Context, f Finish) (traffic.Result, error) {
-	opened, ok := s.take(f.ID).(sink)
+	s.mu.Lock()
+	opened, ok := s.open[f.ID].(sink) // a relay stays
+	if ok {
+		delete(s.open, f.ID)
+	}
+	s.mu.Unlock()
 	if !ok {
 		return traffic.Result{}, fmt.Errorf("sink %d is not open", f.ID)
 	}
@@ -132,10 +137,14 @@ func (s *Server) finishSink(ctx context.Context, f Finish) (traffic.Result, erro
 }
 
 func (s *Server) closeTraffic(_ context.Context, id uint64) (struct{}, error) {
-	if opened := s.take(id); opened != nil {
-		return struct{}{}, opened.Close()
+	s.mu.Lock()
+	opened := s.open[id]
+	delete(s.open, id)
+	s.mu.Unlock()
+	if opened == nil {
+		return struct{}{}, nil
 	}
-	return struct{}{}, nil
+	return struct{}{}, opened.Close()
 }
 
 func (s *Server) keep(c io.Closer) uint64 {
@@ -144,12 +153,4 @@ func (s *Server) keep(c io.Closer) uint64 {
 	s.lastID++
 	s.open[s.lastID] = c
 	return s.lastID
-}
-
-func (s *Server) take(id uint64) io.Closer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.open[id]
-	delete(s.open, id)
-	return c
 }

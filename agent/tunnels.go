@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"pqlab/ipsec"
-	"pqlab/ipsec/gateway"
-	"pqlab/ipsec/gateway/port"
 	"pqlab/ipsec/keying"
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
@@ -89,80 +88,127 @@ func (c *Client) RemoveTunnel(ctx context.Context, tunnel string) error {
 
 // keyingState is the part of a server that exists once the node has a tunnel.
 type keyingState struct {
-	mu        sync.Mutex
+	changing sync.Mutex // held while tunnels are added or removed; taken before mu
+	closed   bool
+
+	mu        sync.Mutex // never held in a call that waits for an exchange
 	plane     ipsec.Dataplane
 	tunnels   *ipsec.Tunnels
 	service   *keying.Service
 	listeners map[netip.Addr]net.Listener
 	serving   sync.WaitGroup
-	pending   map[string]*pending      // by tunnel, until Trust
-	reports   map[string]keying.Report // by tunnel: the latest
+	ends      map[string]*end // by tunnel
 	revealed  map[string]*Secrets
 }
 
-type pending struct {
-	peer    keying.Peer
-	signing pqc.SigningKey
+// end is this node's end of a tunnel.
+type end struct {
+	peer    keying.Peer // incomplete until it is trusted
+	trusted bool
+	signing pqc.SigningKey // nil unless the tunnel is pinned
 	scheme  pqc.Signature
+	reports []keying.Report // of the latest exchanges, the newest last
 }
 
-// startKeying makes the dataplane and what keys it, once.
-func (s *Server) startKeying() error {
-	k := &s.keying
+// maxReports of a tunnel are kept: an exchange may be over, or even fail, before the one before it has been told of.
+const maxReports = 8
+
+func (k *keyingState) report(r keying.Report) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.plane != nil {
+	e := k.ends[r.Tunnel]
+	if e == nil {
+		return
+	}
+	if len(e.reports) == maxReports {
+		e.reports = slices.Delete(e.reports, 0, 1)
+	}
+	e.reports = append(e.reports, r)
+}
+
+// reportOf gives what the exchange took that made an inbound SA.
+func (k *keyingState) reportOf(tunnel string, spi uint32) (keying.Report, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e := k.ends[tunnel]; e != nil {
+		for _, r := range slices.Backward(e.reports) {
+			if r.In == spi {
+				return r, true
+			}
+		}
+	}
+	return keying.Report{}, false
+}
+
+// started gives the dataplane and its tunnels; both are nil as long as the node has had no tunnel.
+func (k *keyingState) started() (ipsec.Dataplane, *ipsec.Tunnels) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.plane, k.tunnels
+}
+
+// startKeying makes the dataplane and what keys it, once. The lock of changes is held.
+func (s *Server) startKeying() error {
+	k := &s.keying
+	if k.closed {
+		return ipsec.ErrClosed
+	}
+	if plane, _ := k.started(); plane != nil {
 		return nil
 	}
-	plane, err := gateway.New(gateway.Config{Port: port.Kind(s.config.Port)})
+	plane, err := s.plane()
 	if err != nil {
 		return err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.plane = plane
 	if s.config.Reveal {
 		k.revealed = map[string]*Secrets{}
 		k.plane = &revealing{Dataplane: plane, state: k}
 	}
-	k.tunnels = ipsec.NewTunnels(k.plane, s.clock, nil)
+	tunnels := ipsec.NewTunnels(k.plane, s.clock, nil)
+	k.tunnels = tunnels
 	k.listeners = map[netip.Addr]net.Listener{}
-	k.pending = map[string]*pending{}
-	k.reports = map[string]keying.Report{}
-	k.service = keying.New(exchange.Endpoint{Certificate: s.certificate}, k.tunnels.Get, func(r keying.Report) {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.reports[r.Tunnel] = r
-	})
-	go s.watchTunnels()
+	k.ends = map[string]*end{}
+	k.service = keying.New(exchange.Endpoint{Certificate: s.certificate}, tunnels.Get, k.report)
+	k.serving.Go(func() { s.watchTunnels(tunnels) })
 	return nil
 }
 
-func (s *Server) addTunnel(_ context.Context, want Tunnel) (Identity, error) {
+func (s *Server) addTunnel(_ context.Context, want Tunnel) (_ Identity, err error) {
 	name := want.Policy.Tunnel
-	p, err := s.peerOf(want)
+	e, err := s.endOf(want)
 	if err != nil {
 		return Identity{}, fmt.Errorf("tunnel %s: %w", name, err)
 	}
+	k := &s.keying
+	k.changing.Lock()
+	defer k.changing.Unlock()
 	if err := s.startKeying(); err != nil {
 		return Identity{}, fmt.Errorf("tunnel %s: %w", name, err)
 	}
-	k := &s.keying
-	if _, err := k.tunnels.Add(ipsec.Config{
+	t, err := k.tunnels.Add(ipsec.Config{
 		Policy: want.Policy, Limits: want.Limits, Grace: want.Grace, Seed: want.Seed, Keyer: k.service.Keyer(name),
-	}); err != nil {
+	})
+	if err != nil {
 		return Identity{}, err
 	}
-	var id Identity
-	if p.signing != nil {
-		id.SigningKey = p.signing.PublicKey()
+	if err := s.listen(want.Policy.Src); err != nil {
+		return Identity{}, errors.Join(fmt.Errorf("tunnel %s: %w", name, err), t.Close())
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.pending[name] = p
-	return id, s.listen(want.Policy.Src)
+	k.ends[name] = e
+	var id Identity
+	if e.signing != nil {
+		id.SigningKey = e.signing.PublicKey()
+	}
+	return id, nil
 }
 
-// peerOf prepares the exchange's configuration, complete but for whom to trust.
-func (s *Server) peerOf(want Tunnel) (*pending, error) {
+// endOf prepares this end, complete but for whom to trust.
+func (s *Server) endOf(want Tunnel) (*end, error) {
 	suite, err := pqc.ParseSuite(want.Suite)
 	if err != nil {
 		return nil, err
@@ -182,9 +228,9 @@ func (s *Server) peerOf(want Tunnel) (*pending, error) {
 		}
 		config.TLSGroups = append(config.TLSGroups, group)
 	}
-	p := &pending{scheme: suite.Signature}
+	e := &end{scheme: suite.Signature}
 	if want.Pinned {
-		if p.signing, err = suite.Signature.GenerateKey(); err != nil {
+		if e.signing, err = suite.Signature.GenerateKey(); err != nil {
 			return nil, err
 		}
 	}
@@ -192,11 +238,11 @@ func (s *Server) peerOf(want Tunnel) (*pending, error) {
 	if s.config.Reveal {
 		config.Reveal = func(secrets exchange.Secrets) { s.keying.reveal(name, secrets) }
 	}
-	p.peer = keying.Peer{Tunnel: name, Local: want.Policy.Src, Remote: want.Policy.Dst, Config: config}
-	return p, nil
+	e.peer = keying.Peer{Tunnel: name, Local: want.Policy.Src, Remote: want.Policy.Dst, Config: config}
+	return e, nil
 }
 
-// listen answers exchanges at an outer address of the node; the lock of keying is held.
+// listen answers exchanges at an outer address of the node. The lock of changes is held.
 func (s *Server) listen(at netip.Addr) error {
 	k := &s.keying
 	if k.listeners[at] != nil {
@@ -207,19 +253,25 @@ func (s *Server) listen(at netip.Addr) error {
 		return fmt.Errorf("listening for key exchanges: %w", err)
 	}
 	k.listeners[at] = l
-	k.serving.Go(func() { k.service.Serve(s.running, l, s.exchangeFailed) })
+	k.serving.Go(func() {
+		if err := k.service.Serve(s.running, l, s.exchangeFailed); err != nil {
+			s.exchangeFailed(fmt.Errorf("no more key exchanges are answered at %v: %w", at, err))
+		}
+	})
 	return nil
 }
 
 func (s *Server) trust(_ context.Context, t Trust) (struct{}, error) {
 	k := &s.keying
+	k.changing.Lock()
+	defer k.changing.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p := k.pending[t.Tunnel]
-	if p == nil {
+	e := k.ends[t.Tunnel]
+	if e == nil || e.trusted {
 		return struct{}{}, fmt.Errorf("tunnel %s is not here, or knows its peer already", t.Tunnel)
 	}
-	peer := p.peer
+	peer := e.peer
 	if len(t.CA) > 0 {
 		peer.Config.Peer.CAs, peer.Config.Peer.Name = x509.NewCertPool(), t.Name
 		if !peer.Config.Peer.CAs.AppendCertsFromPEM(t.CA) {
@@ -228,21 +280,21 @@ func (s *Server) trust(_ context.Context, t Trust) (struct{}, error) {
 	} else {
 		peer.Config.Peer.Pin = t.Pin
 	}
-	if p.signing != nil {
-		public, err := p.scheme.ParsePublicKey(t.SigningKey)
+	if e.signing != nil {
+		public, err := e.scheme.ParsePublicKey(t.SigningKey)
 		if err != nil {
 			return struct{}{}, fmt.Errorf("tunnel %s: the peer's pinned key: %w", t.Tunnel, err)
 		}
-		peer.Config.Pinned = &exchange.Pinned{Own: p.signing, Peer: public}
+		peer.Config.Pinned = &exchange.Pinned{Own: e.signing, Peer: public}
 	}
-	delete(k.pending, t.Tunnel)
+	e.trusted = true
 	k.service.Trust(peer)
 	return struct{}{}, nil
 }
 
 func (s *Server) tunnel(name string) (*ipsec.Tunnel, error) {
-	if s.keying.tunnels != nil {
-		if t := s.keying.tunnels.Get(name); t != nil {
+	if _, tunnels := s.keying.started(); tunnels != nil {
+		if t := tunnels.Get(name); t != nil {
 			return t, nil
 		}
 	}
@@ -265,56 +317,97 @@ func (s *Server) exchange(ctx context.Context, name string, how func(*ipsec.Tunn
 	if err := how(t, ctx); err != nil {
 		return keying.Report{}, err
 	}
-	s.keying.mu.Lock()
-	defer s.keying.mu.Unlock()
-	return s.keying.reports[name], nil
+	r, ok := s.keying.reportOf(name, t.Current().In)
+	if !ok {
+		return r, fmt.Errorf("tunnel %s: was removed, or lost its keys again", name)
+	}
+	return r, nil
 }
 
-func (s *Server) tunnelState(_ context.Context, name string) (TunnelState, error) {
-	k := &s.keying
-	var state TunnelState
+func (s *Server) tunnelState(ctx context.Context, name string) (TunnelState, error) {
+	plane, _ := s.keying.started()
 	if name == "" {
-		if k.plane == nil {
-			return state, nil
+		if plane == nil {
+			return TunnelState{}, nil
 		}
-		drops, err := k.plane.Drops("")
-		return TunnelState{Dataplane: k.plane.Name(), Drops: drops}, err
+		drops, err := plane.Drops("")
+		return TunnelState{Dataplane: plane.Name(), Drops: drops}, err
 	}
 	t, err := s.tunnel(name)
 	if err != nil {
-		return state, err
+		return TunnelState{}, err
 	}
-	state.Dataplane, state.SPIs = k.plane.Name(), t.Current()
+	for {
+		state, err := read(plane, name, t.Current())
+		// A rekey may have removed an SA before it was read.
+		if err == nil || ctx.Err() != nil || state.SPIs == t.Current() {
+			return state, err
+		}
+	}
+}
+
+func read(plane ipsec.Dataplane, tunnel string, spis ipsec.SPIPair) (TunnelState, error) {
+	state := TunnelState{Dataplane: plane.Name(), SPIs: spis}
 	var errs [3]error
-	if state.SPIs.In != 0 {
-		state.In, errs[0] = k.plane.Counters(name, state.SPIs.In)
+	if spis.In != 0 {
+		state.In, errs[0] = plane.Counters(tunnel, spis.In)
 	}
-	if state.SPIs.Out != 0 {
-		state.Out, errs[1] = k.plane.Counters(name, state.SPIs.Out)
+	if spis.Out != 0 {
+		state.Out, errs[1] = plane.Counters(tunnel, spis.Out)
 	}
-	state.Drops, errs[2] = k.plane.Drops(name)
+	state.Drops, errs[2] = plane.Drops(tunnel)
 	return state, errors.Join(errs[:]...)
 }
 
 func (s *Server) removeTunnel(_ context.Context, name string) (struct{}, error) {
+	k := &s.keying
+	k.changing.Lock()
+	defer k.changing.Unlock()
 	t, err := s.tunnel(name)
 	if err != nil {
 		return struct{}{}, err
 	}
-	s.keying.service.Distrust(name)
-	return struct{}{}, t.Close()
+	k.service.Distrust(name)
+	err = t.Close()
+	return struct{}{}, errors.Join(err, k.forget(name))
 }
 
-// close ends the exchanges, the tunnels and the dataplane, in this order.
+// forget drops what is known of a tunnel, and the listener that only it needed. The lock of changes is held.
+func (k *keyingState) forget(tunnel string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := k.ends[tunnel].peer.Local
+	delete(k.ends, tunnel)
+	for _, e := range k.ends {
+		if e.peer.Local == at {
+			return nil
+		}
+	}
+	l := k.listeners[at]
+	delete(k.listeners, at)
+	return l.Close()
+}
+
+// close ends the exchanges, the tunnels and the dataplane, in this order, and wipes the signature keys.
 func (k *keyingState) close() error {
-	if k.plane == nil {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	plane, tunnels := k.started()
+	if plane == nil || k.closed {
+		k.closed = true
 		return nil
 	}
+	k.closed = true
 	var errs []error
 	for _, l := range k.listeners {
 		errs = append(errs, l.Close())
 	}
-	errs = append(errs, k.tunnels.Close())
+	errs = append(errs, tunnels.Close())
 	k.serving.Wait()
-	return errors.Join(append(errs, k.plane.Close())...)
+	for _, e := range k.ends {
+		if e.signing != nil {
+			e.signing.Wipe()
+		}
+	}
+	return errors.Join(append(errs, plane.Close())...)
 }

@@ -10,7 +10,14 @@ import (
 	"pqlab/pqc/exchange"
 )
 
-// Answer takes part in one exchange that a peer began on conn, and owns conn.
+// AcceptedError is the failure of an exchange that its tunnel had accepted: the tunnel tells of it as well.
+type AcceptedError struct{ Err error }
+
+func (e *AcceptedError) Error() string { return e.Err.Error() }
+func (e *AcceptedError) Unwrap() error { return e.Err }
+
+// Answer takes part in one exchange that a peer began on conn, and owns conn. An error is an *AcceptedError if the
+// exchange failed after the tunnel had accepted it, and ipsec.ErrBusy if the tunnel was in the middle of another one.
 func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 	var response *ipsec.Response
 	session, err := exchange.Respond(ctx, conn, s.endpoint, func(h exchange.Hello) (exchange.Config, exchange.Accept, error) {
@@ -39,7 +46,10 @@ func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 	if err == nil {
 		err = session.Confirm(ctx)
 	}
-	return response.Finish(err)
+	if err = response.Finish(err); err != nil {
+		return &AcceptedError{err}
+	}
+	return nil
 }
 
 func (s *Service) find(h exchange.Hello) (*ipsec.Tunnel, Peer, error) {

@@ -128,7 +128,8 @@ func (s *Service) initiate(ctx context.Context, conn net.Conn, peer Peer, p ipse
 	return session.Done(ctx)
 }
 
-// Serve answers exchanges until the listener is closed, and returns when the last of them has ended.
+// Serve answers exchanges until the listener is closed, and returns when the last of them has ended. failed is told of
+// each that came to nothing. An error is the listener's own.
 func (s *Service) Serve(ctx context.Context, l net.Listener, failed func(error)) error {
 	var answering sync.WaitGroup
 	defer answering.Wait()
