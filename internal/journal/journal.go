@@ -72,17 +72,17 @@ func (j *Journal) Record(kind, path string) error {
 			return fmt.Errorf("record %v in journal: %w", e, err)
 		}
 	}
-	if err := j.write('+', e); err != nil {
-		return err
-	}
-	j.entries = append(j.entries, e)
-	if j.sweeper == nil {
+	if j.sweeper == nil { // before the entry: what could not be recorded must not be in there
 		s, err := startSweeper(j.dir, j.name)
 		if err != nil {
 			return fmt.Errorf("record %v in journal: %w", e, err)
 		}
 		j.sweeper = s
 	}
+	if err := j.write('+', e); err != nil {
+		return err
+	}
+	j.entries = append(j.entries, e)
 	return nil
 }
 
