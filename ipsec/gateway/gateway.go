@@ -249,7 +249,7 @@ func (g *Gateway) RemoveTunnel(tunnel string) error {
 	rest := maps.Clone(g.tunnels)
 	delete(rest, tunnel)
 	g.tunnels = rest
-	t.out.Store(nil)
+	t.replace(nil)
 	g.table.Store(newTable(rest))
 	g.changeInbound(func(sas map[uint32]*inboundSA) {
 		for spi := range t.inbound {
@@ -328,7 +328,7 @@ func (g *Gateway) SetOutbound(tunnel string, sa ipsec.SA) error {
 		return fmt.Errorf("tunnel %s: outbound %v: %w", tunnel, sa, err)
 	}
 	t.outbound[sa.SPI] = out
-	t.out.Store(out)
+	t.replace(out)
 	return nil
 }
 
@@ -356,7 +356,9 @@ func (g *Gateway) RemoveOutbound(tunnel string, spi uint32) error {
 		return err
 	}
 	if out := t.outbound[spi]; out != nil {
-		t.out.CompareAndSwap(out, nil)
+		if t.out.Load() == out {
+			t.replace(nil)
+		}
 		delete(t.outbound, spi)
 	}
 	return nil

@@ -76,11 +76,12 @@ func (o *outbound) packet(packet []byte) {
 		o.tooBig(t, packet, mtu)
 		return
 	}
-	sa := t.out.Load()
+	sa := t.acquire()
 	if sa == nil {
 		t.drops.noSA.Add(uint64(o.seg.Count()))
 		return
 	}
+	defer sa.release()
 	tos := outerTOS(innerTOS(packet))
 	for n := o.seg.Len(); n > 0; n = o.seg.Len() {
 		buf := o.batch.room(t, tos, esp.Size(n))

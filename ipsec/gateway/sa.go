@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"pqlab/ipsec"
@@ -97,10 +98,37 @@ func (u *usage) counters() ipsec.Counters {
 // blocks is how many AES blocks n bytes take.
 func blocks(n int) uint64 { return uint64(n+15) / 16 }
 
-// outboundSA belongs to the goroutine that reads the port.
+// outboundSA belongs to the goroutine that reads the port, between acquire and release.
 type outboundSA struct {
 	usage
 	*esp.Sealer
+	sealing sync.Mutex
+}
+
+// acquire gives the SA that protects what leaves, until release; nil when there is none.
+func (t *tunnel) acquire() *outboundSA {
+	for {
+		sa := t.out.Load()
+		if sa == nil {
+			return nil
+		}
+		sa.sealing.Lock()
+		if t.out.Load() == sa {
+			return sa
+		}
+		sa.sealing.Unlock() // replaced meanwhile, and whoever did that takes its counters for final
+	}
+}
+
+func (o *outboundSA) release() { o.sealing.Unlock() }
+
+// replace makes sa, or none, protect what leaves. When it returns nothing is sealed with the SA before any more, and
+// that one's counters are final.
+func (t *tunnel) replace(sa *outboundSA) {
+	if old := t.out.Swap(sa); old != nil {
+		old.sealing.Lock()
+		defer old.sealing.Unlock()
+	}
 }
 
 // inboundSA belongs to the goroutine that reads its tunnel's outer socket.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"runtime"
 	"testing"
 
 	"pqlab/ipsec"
@@ -38,5 +39,49 @@ func TestCountersAreThereWhenALimitIsTold(t *testing.T) {
 	}
 	if len(tell.pending) != 2 {
 		t.Errorf("told %+v", tell.pending)
+	}
+}
+
+// An SA's counters are final when it has been replaced, also where the packet loop was sealing with it just then.
+func TestReplacingWaitsForWhatIsBeingSealed(t *testing.T) {
+	t.Parallel()
+	var tn tunnel
+	sas := [2]*outboundSA{}
+	for i := range sas {
+		var err error
+		if sas[i], err = newOutbound(&tn, &ipsec.SA{SPI: uint32(256 + i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tn.replace(sas[0])
+	sa := tn.acquire()
+	if sa != sas[0] {
+		t.Fatal("not the SA that was set")
+	}
+	final := make(chan ipsec.Counters)
+	go func() {
+		tn.replace(sas[1])
+		final <- sas[0].counters()
+	}()
+	for tn.out.Load() != sas[1] {
+		runtime.Gosched()
+	}
+	buf := make([]byte, esp.Size(20))
+	for range 1000 {
+		sa.seal(buf, 20, esp.IPv4, newExpiries())
+	}
+	sa.publish(sa.Seq())
+	sa.release()
+	if got := (<-final).Packets; got != 1000 {
+		t.Errorf("%d packets were counted when it had been replaced, and 1000 sealed", got)
+	}
+	if sa := tn.acquire(); sa != sas[1] {
+		t.Error("the SA before is used on")
+	} else {
+		sa.release()
+	}
+	tn.replace(nil)
+	if tn.acquire() != nil {
+		t.Error("an SA is left")
 	}
 }
