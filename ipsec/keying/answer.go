@@ -2,9 +2,11 @@ package keying
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"pqlab/ipsec"
 	"pqlab/pqc/exchange"
@@ -20,7 +22,7 @@ func (e *AcceptedError) Unwrap() error { return e.Err }
 // exchange failed after the tunnel had accepted it, and ipsec.ErrBusy if the tunnel was in the middle of another one.
 func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 	var response *ipsec.Response
-	session, err := exchange.Respond(ctx, conn, s.endpoint, func(h exchange.Hello) (exchange.Config, exchange.Accept, error) {
+	session, err := exchange.Respond(ctx, conn, s.answering(), func(h exchange.Hello) (exchange.Config, exchange.Accept, error) {
 		tunnel, peer, err := s.find(h)
 		if err != nil {
 			return exchange.Config{}, nil, err
@@ -50,6 +52,29 @@ func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 		return &AcceptedError{err}
 	}
 	return nil
+}
+
+// answering is the endpoint with the TLS groups of all tunnels: which of them the peer is after is known only when the TLS
+// session stands, and then its group is checked again.
+func (s *Service) answering() exchange.Endpoint {
+	endpoint := s.endpoint
+	if len(endpoint.TLSGroups) > 0 {
+		return endpoint
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.peers {
+		groups := p.Config.TLSGroups
+		if len(groups) == 0 {
+			groups = []tls.CurveID{tls.X25519}
+		}
+		for _, g := range groups {
+			if !slices.Contains(endpoint.TLSGroups, g) {
+				endpoint.TLSGroups = append(endpoint.TLSGroups, g)
+			}
+		}
+	}
+	return endpoint
 }
 
 func (s *Service) find(h exchange.Hello) (*ipsec.Tunnel, Peer, error) {
