@@ -67,17 +67,17 @@ func (j *Journal) Record(kind, path string) error {
 	if j.closed {
 		return fmt.Errorf("record %v in journal: %w", e, os.ErrClosed)
 	}
-	if j.file == nil {
-		if err := j.create(); err != nil {
-			return fmt.Errorf("record %v in journal: %w", e, err)
-		}
-	}
-	if j.sweeper == nil { // before the entry: what could not be recorded must not be in there
-		s, err := startSweeper(j.dir, j.name)
+	if j.sweeper == nil { // before anything else, so that no moment to die is too early
+		s, err := startSweeper(j.dir)
 		if err != nil {
 			return fmt.Errorf("record %v in journal: %w", e, err)
 		}
 		j.sweeper = s
+	}
+	if j.file == nil {
+		if err := j.create(); err != nil {
+			return fmt.Errorf("record %v in journal: %w", e, err)
+		}
 	}
 	if err := j.write('+', e); err != nil {
 		return err
@@ -114,19 +114,21 @@ func (j *Journal) Forget(kind, path string) error {
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.closed || j.file == nil {
+	if j.closed || j.sweeper == nil {
 		j.closed = true
 		return nil
 	}
 	j.closed = true
+	if j.file == nil { // it could not be made
+		j.sweeper.stop()
+		return nil
+	}
 	var err error
 	if len(j.entries) == 0 {
 		err = j.root.Remove(j.name)
 	}
 	j.file.Close()
-	if j.sweeper != nil {
-		j.sweeper.stop()
-	}
+	j.sweeper.stop()
 	if len(j.entries) > 0 {
 		if _, serr := j.root.Lstat(j.name); serr == nil {
 			err = fmt.Errorf("journal %s/%s: not undone: %v", j.dir, j.name, j.entries)
@@ -147,12 +149,15 @@ func (j *Journal) create() error {
 		return err
 	}
 	for n := 0; n < 10_000; n++ {
+		me.n = n
+		name := me.String()
+		if err := j.sweeper.tell(name); err != nil {
+			return err
+		}
 		root, err := makeDir(j.dir)
 		if err != nil {
 			return err
 		}
-		me.n = n
-		name := me.String()
 		f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
 		if err == nil {
 			err = lock(f)

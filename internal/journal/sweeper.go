@@ -1,9 +1,9 @@
 package journal
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -19,8 +19,9 @@ import (
 	"pqlab/internal/inherit"
 )
 
-// sweeperName is the argv[0] by which a process knows that it is a sweeper. Its arguments are the journal's directory
-// and name; its standard input is a pipe that nobody but the owner can write to.
+// sweeperName is the argv[0] by which a process knows that it is a sweeper. Its argument is the journal's directory. Its
+// standard input is a pipe that nobody but the owner can write to, and does: the names under which it tries to make the
+// journal, a line each, before it does so.
 const sweeperName = "pqlab-sweeper"
 
 // patience is how long a sweeper waits for the lock of an owner that has closed its pipe by dying.
@@ -30,34 +31,34 @@ const patience = 10 * time.Second
 // once. Call it before anything else in main or TestMain of a program that keeps a journal. The kind "cgroup" is undone
 // by RemoveCgroup, others as extra says.
 func SweeperMain(extra ...Undo) {
-	if os.Args[0] != sweeperName || len(os.Args) != 3 {
+	if os.Args[0] != sweeperName || len(os.Args) != 2 {
 		return
 	}
 	undo := Undo{"cgroup": RemoveCgroup}
 	for _, u := range extra {
 		maps.Copy(undo, u)
 	}
-	if err := sweep(os.Args[1], os.Args[2], undo); err != nil {
+	if err := sweep(os.Args[1], undo); err != nil {
 		os.Exit(1) // nobody hears it; the journal stays, and Repair says so
 	}
 	os.Exit(0)
 }
 
 // sweep waits until the owner has closed its pipe, by Close or by dying, and works off what it has left.
-func sweep(dir, name string, undo Undo) error {
+func sweep(dir string, undo Undo) error {
 	// Whoever ends the owner with one of these does so to have it clean up.
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE)
 	if title, err := unix.BytePtrFromString(sweeperName); err == nil {
 		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(title)), 0, 0, 0)
 	}
 	debug.FreeOSMemory() // what the program's packages took for a start that is not to come
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		return err
+	name := ""
+	names := bufio.NewScanner(os.Stdin)
+	for names.Scan() {
+		name = names.Text()
 	}
-
-	o, ok := parseOwner(name)
-	if !ok {
-		return fmt.Errorf("journal %q: not the name of one", name)
+	if err := names.Err(); err != nil {
+		return err
 	}
 	root, err := openDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -68,6 +69,13 @@ func sweep(dir, name string, undo Undo) error {
 	}
 	defer removeDir(dir)
 	defer root.Close()
+	if name == "" {
+		return nil // the owner has not come so far
+	}
+	o, ok := parseOwner(name)
+	if !ok {
+		return fmt.Errorf("journal %q: not the name of one", name)
+	}
 	return new(Report).repair(root, o, o.boot, undo, patience)
 }
 
@@ -77,8 +85,8 @@ type sweeper struct {
 	pipe    *os.File // closing it sets the sweeper to work
 }
 
-// startSweeper starts a sweeper for the journal of that name.
-func startSweeper(dir, name string) (*sweeper, error) {
+// startSweeper starts a sweeper for a journal in dir that is about to be made.
+func startSweeper(dir string) (*sweeper, error) {
 	if os.Args[0] == sweeperName {
 		// Each would start the next.
 		return nil, errors.New("this process was started to clean up after a crash, but its main does not call journal.SweeperMain")
@@ -90,7 +98,7 @@ func startSweeper(dir, name string) (*sweeper, error) {
 	c := make(chan result)
 	// Not on the caller's thread: that may be inside a node's network namespace, which the sweeper would keep alive.
 	go func() {
-		s, err := forkSweeper(dir, name)
+		s, err := forkSweeper(dir)
 		c <- result{s, err}
 	}()
 	r := <-c
@@ -100,7 +108,7 @@ func startSweeper(dir, name string) (*sweeper, error) {
 	return r.s, nil
 }
 
-func forkSweeper(dir, name string) (*sweeper, error) {
+func forkSweeper(dir string) (*sweeper, error) {
 	// A blocking pipe, so that the sweeper needs no poller.
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
@@ -119,7 +127,7 @@ func forkSweeper(dir, name string) (*sweeper, error) {
 		w.Close()
 		return nil, err
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{sweeperName, dir, name}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{sweeperName, dir}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   sweeperEnv(os.Environ()),
 		Files: files,
@@ -147,6 +155,14 @@ func sweeperEnv(environ []string) []string {
 		}
 	}
 	return env
+}
+
+// tell says what the journal will be called, unless there is one of that name.
+func (s *sweeper) tell(name string) error {
+	if _, err := fmt.Fprintln(s.pipe, name); err != nil {
+		return fmt.Errorf("tell the process that cleans up after a crash: %w", err)
+	}
+	return nil
 }
 
 // stop sets the sweeper to work and waits until it has ended.

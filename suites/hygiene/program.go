@@ -16,6 +16,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"pqlab/internal/hygiene"
+	"pqlab/internal/inherit"
 	"pqlab/suites/testlab"
 	"pqlab/topology"
 )
@@ -67,6 +68,12 @@ func newProgram(e testlab.Env, u user) program {
 	GinkgoHelper()
 	Expect(e.Binary).NotTo(BeEmpty(), "the specs are not told where pqlab is")
 	u.need(e.Binary)
+	// What this process was given is none of pqlab's business, which passes such descriptors on.
+	given, err := inherit.Descriptors()
+	Expect(err).NotTo(HaveOccurred())
+	for _, fd := range given {
+		syscall.CloseOnExec(fd)
+	}
 	before, err := hygiene.Take()
 	Expect(err).NotTo(HaveOccurred())
 	return program{e.Binary, u, before, hygiene.NewOwner()}
