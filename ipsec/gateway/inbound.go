@@ -168,7 +168,7 @@ func (in *inbound) packet(packet []byte, tos uint8) {
 		return
 	}
 	if p.Len > 0 {
-		sa.count(p.Len, in.g.expiries)
+		sa.count(p.Len, sa.Seq(), in.g.expiries)
 	}
 	switch {
 	case err == nil:
@@ -209,7 +209,7 @@ func (in *inbound) packet(packet []byte, tos uint8) {
 // settle publishes the counters of the SA in hand.
 func (in *inbound) settle() {
 	if in.last != nil {
-		in.last.publish(in.last.Seq())
+		in.last.publish()
 	}
 }
 

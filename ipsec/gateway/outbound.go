@@ -92,7 +92,7 @@ func (o *outbound) packet(packet []byte) {
 		}
 		o.batch.commit(len(buf))
 	}
-	sa.publish(sa.Seq())
+	sa.publish()
 }
 
 func (o *outbound) lookup(src, dst netip.Addr) *tunnel {

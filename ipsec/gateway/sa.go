@@ -24,8 +24,8 @@ type usage struct {
 	spent      bool  // beyond a hard limit
 
 	// The counting goroutine's own, and what others may read of it.
-	blocks, bytes, packets uint64
-	public                 struct{ blocks, bytes, packets, seq atomic.Uint64 }
+	blocks, bytes, packets, seq uint64
+	public                      struct{ blocks, bytes, packets, seq atomic.Uint64 }
 }
 
 // admit says whether a packet with n bytes for the cipher keeps within the hard limits. The first that does not spends
@@ -54,8 +54,9 @@ func (u *usage) spend(blocks, bytes, packets uint64, tell *expiries) {
 	u.reach(5, u.hard.Packets != 0 && packets > u.hard.Packets, tell)
 }
 
-// count adds one packet with n bytes for the cipher.
-func (u *usage) count(n int, tell *expiries) {
+// count adds one packet with n bytes for the cipher; seq is the SA's sequence number after it.
+func (u *usage) count(n int, seq uint64, tell *expiries) {
+	u.seq = seq
 	u.blocks += blocks(n)
 	u.bytes += uint64(n)
 	u.packets++
@@ -72,20 +73,16 @@ func (u *usage) reach(limit int, reached bool, tell *expiries) {
 	}
 	u.told |= 1 << limit
 	trigger := [...]ipsec.Trigger{ipsec.ByBlocks, ipsec.ByBytes, ipsec.ByPackets}[limit%3]
-	u.publishCounts() // whoever is told reads them, and must not find them below the limit
+	u.publish() // whoever is told reads them, and must not find them below the limit
 	tell.add(ipsec.Expiry{Tunnel: u.tunnel, SPI: u.spi, Trigger: trigger, Hard: limit >= 3})
 }
 
 // publish lets others read the counters.
-func (u *usage) publish(seq uint64) {
-	u.publishCounts()
-	u.public.seq.Store(seq)
-}
-
-func (u *usage) publishCounts() {
+func (u *usage) publish() {
 	u.public.blocks.Store(u.blocks)
 	u.public.bytes.Store(u.bytes)
 	u.public.packets.Store(u.packets)
+	u.public.seq.Store(u.seq)
 }
 
 func (u *usage) counters() ipsec.Counters {
@@ -139,7 +136,7 @@ type inboundSA struct {
 }
 
 func newUsage(tunnel string, sa *ipsec.SA) usage {
-	return usage{tunnel: tunnel, spi: sa.SPI, soft: sa.Soft, hard: sa.Hard}
+	return usage{tunnel: tunnel, spi: sa.SPI, soft: sa.Soft, hard: sa.Hard, seq: sa.Seq}
 }
 
 // newOutbound makes an SA ready for use. The caller wipes sa.
@@ -149,7 +146,7 @@ func newOutbound(t *tunnel, sa *ipsec.SA) (*outboundSA, error) {
 		return nil, err
 	}
 	o := &outboundSA{usage: newUsage(t.policy.Tunnel, sa), Sealer: sealer}
-	o.publish(sa.Seq)
+	o.publish()
 	return o, nil
 }
 
@@ -167,7 +164,7 @@ func newInbound(t *tunnel, sa *ipsec.SA) (*inboundSA, error) {
 		return nil, err
 	}
 	i := &inboundSA{usage: newUsage(t.policy.Tunnel, sa), Opener: opener, tunnel: t}
-	i.publish(sa.Seq)
+	i.publish()
 	return i, nil
 }
 
@@ -182,6 +179,6 @@ func (o *outboundSA) seal(buf []byte, n int, next byte, tell *expiries) bool {
 		o.reach(5, true, tell)
 		return false
 	}
-	o.count(plain, tell)
+	o.count(plain, o.Seq(), tell)
 	return true
 }

@@ -28,7 +28,7 @@ func TestCountersAreThereWhenALimitIsTold(t *testing.T) {
 		// The loop publishes for itself only when it has sealed all that came together.
 		switch c := o.counters(); tell.pending[told].Trigger {
 		case ipsec.ByPackets:
-			if c.Packets != 3 {
+			if c.Packets != 3 || c.Seq != 3 {
 				t.Errorf("told of the 3rd packet with %+v", c)
 			}
 		case ipsec.ByBlocks:
@@ -70,7 +70,7 @@ func TestReplacingWaitsForWhatIsBeingSealed(t *testing.T) {
 	for range 1000 {
 		sa.seal(buf, 20, esp.IPv4, newExpiries())
 	}
-	sa.publish(sa.Seq())
+	sa.publish()
 	sa.release()
 	if got := (<-final).Packets; got != 1000 {
 		t.Errorf("%d packets were counted when it had been replaced, and 1000 sealed", got)
