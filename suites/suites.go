@@ -3,6 +3,7 @@
 package suites
 
 import (
+	"pqlab/suites/rekey"
 	"pqlab/suites/testlab"
 )
 
@@ -15,5 +16,7 @@ type Claim struct {
 
 // Claims lists every suite.
 func Claims() []Claim {
-	return []Claim{}
+	return []Claim{
+		{"rekey", "keys are replaced by time, blocks, bytes, packets and on demand, and no packet is lost", rekey.Specs},
+	}
 }

@@ -1,0 +1,102 @@
+package rekey
+
+import (
+	"fmt"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/lab"
+	"pqlab/suites/testlab"
+	"pqlab/topology"
+)
+
+func byVolume(e testlab.Env) {
+	It("installs the default of 2^30 blocks, in a counter that costs each packet its blocks, rounded up", func(ctx SpecContext) {
+		r := up(ctx, e, describe(topology.Limits{}), func(o *lab.Options) { o.Reveal = true })
+		for _, node := range []string{"a", "b"} {
+			secrets, err := r.tunnel.Secrets(ctx, node)
+			Expect(err).NotTo(HaveOccurred())
+			// The sender begins at the limit, the receiver an eighth later if the sender did not.
+			Expect(secrets.Out.Soft).To(Equal(ipsec.Limits{Blocks: 1 << 30}))
+			Expect(secrets.In.Soft).To(Equal(ipsec.Limits{Blocks: 1<<30 + 1<<27}))
+			Expect(secrets.Out.Hard).To(Equal(ipsec.Limits{Blocks: 1 << 32}))
+			Expect(secrets.In.Hard).To(Equal(ipsec.Limits{Blocks: 1 << 32}))
+		}
+
+		var packets, bytes, blocks uint64
+		for _, size := range []int{60, 61, 62, 63, 77, 78, 79, 576, 1400, 1499, 8000, 8900} {
+			const n = 3
+			r.deliver(ctx, "a", n, size)
+			packets, bytes, blocks = packets+n, bytes+n*plaintextOf(size), blocks+n*blocksOf(size)
+			out, in := r.state(ctx, "a").Out, r.state(ctx, "b").In
+			want := ipsec.Counters{Blocks: blocks, Bytes: bytes, Packets: packets, Seq: packets}
+			Expect(out).To(Equal(want), "sent, after size %d", size)
+			Eventually(ctx, func() ipsec.Counters { return r.state(ctx, "b").In }).Should(Equal(want), "received, after size %d", size)
+			// The counter is never behind what is rounded over all packets together, so the limit never comes late.
+			Expect(in.Blocks * 16).To(BeNumerically(">=", in.Bytes))
+		}
+		Expect(blocks*16).To(BeNumerically(">", bytes), "sizes were chosen that have to be rounded up")
+	}, NodeTimeout(timeout))
+
+	for _, trigger := range []struct {
+		name   ipsec.Trigger
+		limits topology.Limits
+		limit  uint64
+		cost   func(size int) uint64
+	}{
+		{ipsec.ByBlocks, topology.Limits{Blocks: 1000}, 1000, blocksOf},
+		{ipsec.ByBytes, topology.Limits{Bytes: 16000}, 16000, plaintextOf},
+		{ipsec.ByPackets, topology.Limits{Packets: 100}, 100, func(int) uint64 { return 1 }},
+	} {
+		It(fmt.Sprintf("rekeys at the packet that reaches the limit of %s, from either end", trigger.name), func(ctx SpecContext) {
+			r := up(ctx, e, describe(trigger.limits), nil)
+			rekeys := 0
+			// 102 bytes are 104 for the cipher, 7 blocks and not 6.5: 1000 blocks are 143 packets and not 154.
+			for i, size := range []int{102, 102, 60, 63, 1400, 8900} {
+				from := []string{"a", "b"}[i%2]
+				last := (trigger.limit + trigger.cost(size) - 1) / trigger.cost(size)
+				before := r.state(ctx, from).SPIs
+				r.deliver(ctx, from, last-1, size)
+				Expect(r.state(ctx, from)).To(And(HaveField("SPIs", before), HaveField("Out.Packets", last-1)))
+				r.deliver(ctx, from, 1, size)
+				rekeys++
+				initiator, _ := r.rekeyed(ctx, rekeys)
+				Expect(initiator.Node).To(Equal(from))
+				Expect(initiator.Trigger).To(Equal(trigger.name))
+				Expect(initiator.Old).To(Equal(before))
+				Expect(initiator.Triggered.Out).To(Equal(ipsec.Counters{
+					Blocks: last * blocksOf(size), Bytes: last * plaintextOf(size), Packets: last, Seq: last,
+				}), "sent on the SA when the rekey began")
+			}
+		}, NodeTimeout(timeout))
+	}
+
+	It("is never early under load, however packets are batched", func(ctx SpecContext) {
+		const limit = 40_000
+		r := up(ctx, e, describe(topology.Limits{Blocks: limit}), nil)
+		for _, from := range []string{"a", "b"} {
+			got, err := r.flow(ctx, from, agent.Source{Proto: "udp", Packets: 5000, FrameSize: 1400, Rate: 60e6})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(got.Lost).To(BeZero())
+		}
+		// 5000 packets of 88 blocks, from each end.
+		all := r.events.Until(ctx, "several rekeys", func(all []agent.Event) bool {
+			return len(only(all, ipsec.Rekeyed)) >= 8
+		})
+		r.calm(all) // none so late that the hard limit was reached
+		for _, event := range only(all, ipsec.Rekeyed) {
+			if !event.Initiator {
+				continue
+			}
+			Expect(event.Trigger).To(Equal(ipsec.ByBlocks))
+			// The sender begins at the limit. Where a busy machine holds it up, the receiver does an eighth later.
+			Expect(event.Triggered).To(Or(
+				HaveField("Out.Blocks", BeNumerically(">=", limit)),
+				HaveField("In.Blocks", BeNumerically(">=", limit+limit/8)),
+			))
+		}
+	}, NodeTimeout(timeout))
+}
