@@ -2,7 +2,9 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"pqlab/internal/journal"
 )
@@ -11,7 +13,11 @@ import (
 // it could not undo: that is another lab's trouble and no reason not to make this one.
 func (l *Lab) repair() {
 	for _, dir := range journal.Dirs() {
-		if _, err := journal.Repair(dir, journal.Undo{"cgroup": journal.RemoveCgroup}); err != nil {
+		_, err := journal.Repair(dir, journal.Undo{"cgroup": journal.RemoveCgroup})
+		if errors.Is(err, fs.ErrPermission) {
+			continue // another user's, who repairs it
+		}
+		if err != nil {
 			l.warn(fmt.Sprintf("repairing what an earlier run left: %v", err))
 		}
 	}
