@@ -32,20 +32,25 @@ func (e *expiries) add(x ipsec.Expiry) {
 	}
 }
 
-// run delivers until stop is closed, and then closes out.
+// run delivers until stop is closed. What is left then is delivered as far as the channel holds it; then that is closed.
 func (e *expiries) run() {
 	defer close(e.out)
-	for {
+	for stopped := false; !stopped; {
 		select {
 		case <-e.wake:
 		case <-e.stop:
-			return
+			stopped = true // after a last look
 		}
 		e.mu.Lock()
 		batch := e.pending
 		e.pending = nil
 		e.mu.Unlock()
 		for _, x := range batch {
+			select {
+			case e.out <- x: // first, because select chooses at random between two that can go on
+				continue
+			default:
+			}
 			select {
 			case e.out <- x:
 			case <-e.stop:

@@ -44,7 +44,8 @@ type Gateway struct {
 	table   atomic.Pointer[table]
 	inbound atomic.Pointer[map[uint32]*inboundSA]
 
-	loops      sync.WaitGroup // the port's reader, the deliverer of expiries
+	loop       sync.WaitGroup // the port's reader
+	delivery   sync.WaitGroup // of expiries
 	background sync.WaitGroup // short jobs that the loops leave to others
 
 	mu      sync.Mutex // guards what follows, and makes changes one after the other
@@ -72,8 +73,8 @@ func New(c Config) (*Gateway, error) {
 	if err := g.inside(g.open); err != nil {
 		return nil, errors.Join(fmt.Errorf("gateway: %w", err), g.release())
 	}
-	g.loops.Go(g.newOutbound().run)
-	g.loops.Go(g.expiries.run)
+	g.loop.Go(g.newOutbound().run)
+	g.delivery.Go(g.expiries.run)
 	return g, nil
 }
 
@@ -144,12 +145,13 @@ func (g *Gateway) Close() error {
 	for _, s := range g.sockets {
 		s.stop.wake()
 	}
-	close(g.expiries.stop)
-	g.loops.Wait()
+	g.loop.Wait()
 	for _, s := range g.sockets {
 		errs = append(errs, s.close())
 	}
 	g.background.Wait()
+	close(g.expiries.stop) // when nobody has anything to tell any more
+	g.delivery.Wait()
 	g.table.Store(newTable(nil))
 	g.inbound.Store(&map[uint32]*inboundSA{})
 	clear(g.tunnels)
