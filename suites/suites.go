@@ -3,6 +3,8 @@
 package suites
 
 import (
+	"pqlab/suites/combine"
+	"pqlab/suites/handshake"
 	"pqlab/suites/rekey"
 	"pqlab/suites/testlab"
 )
@@ -17,6 +19,8 @@ type Claim struct {
 // Claims lists every suite.
 func Claims() []Claim {
 	return []Claim{
+		{"handshake", "of every suite, only the honest peer of a tunnel gets SAs, whatever others send, withhold, replay or relay", handshake.Specs},
+		{"combine", "SA keys are made of both secrets of an exchange, and hidden from whoever lacks one of them", combine.Specs},
 		{"rekey", "keys are replaced by time, blocks, bytes, packets and on demand, and no packet is lost", rekey.Specs},
 	}
 }

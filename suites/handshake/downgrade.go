@@ -68,7 +68,7 @@ func downgrades() {
 		Entry("a responder that knows X25519 only", wish{func(e *exchangetest.End) {
 			e.Endpoint.TLSGroups = []tls.CurveID{tls.X25519MLKEM768, tls.X25519}
 			e.Config.TLSGroups = e.Endpoint.TLSGroups[:1]
-		}, nothing, nil, exchange.ErrTLSGroup}),
+		}, nothing, nil, exchange.BadCertificate}),
 	)
 
 	It("installs nothing of a suite that the responder names and nobody proposed", func(ctx SpecContext) {

@@ -24,6 +24,7 @@ func Specs(e testlab.Env) {
 		stalls()
 		crowds()
 		relays()
+		secrets()
 		stranger(e)
 	})
 }

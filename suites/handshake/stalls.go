@@ -52,6 +52,7 @@ func stalls() {
 				go func() { initiator <- from.tunnel.Rekey(ctx) }()
 				<-stalled
 				Expect(others.tunnel.Establish(ctx)).To(Succeed())
+				Eventually(ctx, to.settled).Should(Receive()) // done is not acknowledged
 				keyed(others, to, others.name)
 				v := verdict{<-initiator, to.failure(ctx)}
 				victim, judged, other := to, v.responder, v.initiator
@@ -153,6 +154,7 @@ func crowds() {
 			c.Close()
 		}
 		Expect(<-honest).To(Succeed())
+		Eventually(ctx, b.settled).Should(Receive())
 		for range conns {
 			Expect(refusal(b.failure(ctx))).NotTo(BeNil())
 		}
