@@ -106,7 +106,7 @@ func Dial(ctx context.Context, name string) (*Client, error) {
 	if explicit {
 		n, err := strconv.ParseUint(uid, 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("lab %q: %q is not a uid", name, uid)
+			return nil, fmt.Errorf("%w %q: %q is not a uid", ErrName, name, uid)
 		}
 		owner = uint32(n)
 	}

@@ -160,7 +160,11 @@ func follow(ctx context.Context, s start, progress func(string)) error {
 			case !ok:
 				s.end(0, exitGrace)
 				state := s.cmd.ProcessState
-				return s.failed("its supervisor ended: "+state.String(), state.ExitCode(), nil)
+				err := s.failed("its supervisor ended: "+state.String(), state.ExitCode(), nil)
+				if err.Output != "" { // it has not said why, but perhaps printed it
+					err.Reason += ": " + strings.TrimSpace(err.Output)
+				}
+				return err
 			case m.Ready:
 				return nil
 			case m.Error != "":
@@ -188,7 +192,7 @@ func (s start) end(sig syscall.Signal, grace time.Duration) {
 }
 
 // failed makes the error. A supervisor killed by a signal, or that ended as if all was well, has no exit status to give.
-func (s start) failed(reason string, exit int, cause error) error {
+func (s start) failed(reason string, exit int, cause error) *StartError {
 	if exit <= 0 {
 		exit = 1
 	}

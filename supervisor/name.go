@@ -17,11 +17,11 @@ const (
 // CheckName says whether a lab can have this name: 1 to 64 letters, digits, '.', '_' and '-'.
 func CheckName(name string) error {
 	if name == "" || len(name) > maxNameLen {
-		return fmt.Errorf("lab name %.80q: %d bytes, must be 1 to %d", name, len(name), maxNameLen)
+		return fmt.Errorf("%w %.80q: %d bytes, must be 1 to %d", ErrName, name, len(name), maxNameLen)
 	}
 	for _, r := range name {
 		if !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-", r) {
-			return fmt.Errorf("lab name %q: %q is not a letter, digit, '.', '_' or '-'", name, r)
+			return fmt.Errorf("%w %q: %q is not a letter, digit, '.', '_' or '-'", ErrName, name, r)
 		}
 	}
 	return nil

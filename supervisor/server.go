@@ -258,6 +258,9 @@ func (s *server) status(c *net.UnixConn) {
 			return
 		}
 	}
+	if s.name != "" {
+		st.Name = s.name
+	}
 	st.State, st.PID = state, os.Getpid()
 	answer(c, reply{Status: &st})
 }

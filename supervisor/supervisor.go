@@ -20,7 +20,7 @@ import (
 
 // Lab is what a supervisor holds. Its methods may be called from any goroutine.
 type Lab interface {
-	// Status describes the lab; State, PID and UID are filled in by the supervisor.
+	// Status describes the lab; Name, State, PID and UID are filled in by the supervisor.
 	Status(context.Context) (Status, error)
 	// Exec starts a command in a node. The files of the command stay the caller's, who closes them once Exec has
 	// returned. The lab sees to it that the process, and what it starts, dies with the supervisor, however that dies. An
@@ -128,6 +128,8 @@ const (
 )
 
 var (
+	// ErrName: no lab can have that name.
+	ErrName = errors.New("bad lab name")
 	// ErrNotFound: no lab of that name is up.
 	ErrNotFound = errors.New("no such lab")
 	// ErrExists: the name of the lab is taken.

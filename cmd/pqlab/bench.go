@@ -12,6 +12,7 @@ import (
 
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure how fast pqlab is"}
+	group(c)
 	c.AddCommand(newBenchLabs(), newBenchTunnel())
 	return c
 }

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"pqlab/links"
 	"pqlab/nodes"
@@ -42,7 +46,8 @@ func exitCode(err error) int {
 	case errors.As(err, &start):
 		return start.Exit
 	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, links.ErrUnknownShaper), errors.Is(err, nodes.ErrUnknownProfile),
-		errors.Is(err, supervisor.ErrNotFound), errors.Is(err, supervisor.ErrNoNode), errors.Is(err, supervisor.ErrExists):
+		errors.Is(err, supervisor.ErrName), errors.Is(err, supervisor.ErrNotFound),
+		errors.Is(err, supervisor.ErrNoNode), errors.Is(err, supervisor.ErrExists):
 		return exitUsage
 	case errors.Is(err, errors.ErrUnsupported):
 		return exitUnsupported
@@ -76,8 +81,58 @@ func load(name string) (*topology.Topology, error) {
 	if errors.As(err, &pathError) {
 		return nil, usageError{err}
 	}
+	if err == nil && t.Name == "" {
+		t.Name = labName(name)
+	}
 	return t, err
 }
 
-// unsupported marks what this machine or this version cannot do.
-func unsupported(err error) error { return fmt.Errorf("%w (%w)", err, errors.ErrUnsupported) }
+// labName makes a lab's name of a file's.
+func labName(file string) string {
+	base := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	name := strings.Trim(strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '-'
+	}, base), "-")
+	if name == "" {
+		return "lab"
+	}
+	return name[:min(len(name), 32)]
+}
+
+// unsupportedError is what this machine or this version cannot do.
+type unsupportedError struct{ error }
+
+func (e unsupportedError) Unwrap() error        { return e.error }
+func (e unsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
+
+func unsupported(err error) error { return unsupportedError{err} }
+
+// checkDir refuses, before anything is made, a directory that cannot be made or written to. No name is none to check.
+func checkDir(flag, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		info, err := os.Stat(d)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // the root and the current directory exist
+		case err == nil && !info.IsDir():
+			err = &fs.PathError{Op: "make directory in", Path: d, Err: unix.ENOTDIR}
+		case err == nil:
+			if err = unix.Access(d, unix.W_OK|unix.X_OK); err != nil {
+				err = &fs.PathError{Op: "write to", Path: d, Err: err}
+			}
+		}
+		if err != nil {
+			return usageError{fmt.Errorf("--%s %s: %w", flag, dir, err)}
+		}
+		return nil
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -77,9 +78,26 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
+	group(root)
 	root.AddCommand(
 		newDoctor(), newTopologies(), newCheck(), newSchema(), newShow(),
 		newRun(), newUp(), newPs(), newExec(), newDown(), newTest(), newBench(), newSupervise(),
 	)
 	return root
+}
+
+// group makes a command that has only subcommands refuse words that are none of them.
+func group(c *cobra.Command) {
+	c.Args = func(c *cobra.Command, a []string) error {
+		if len(a) == 0 {
+			return nil
+		}
+		text := fmt.Sprintf("unknown command %q", a[0])
+		if near := c.SuggestionsFor(a[0]); len(near) > 0 {
+			text += "; did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return usageError{fmt.Errorf("%s; see %s --help", text, c.CommandPath())}
+	}
+	c.SuggestionsMinimumDistance = 2
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }

@@ -54,6 +54,12 @@ and takes the lab down again.`,
 		if *duration <= 0 || *duration > 24*time.Hour {
 			return usageError{fmt.Errorf("--duration %v: want more than 0 and at most 24h", *duration)}
 		}
+		if err := checkDir("report", *dir); err != nil {
+			return err
+		}
+		if err := checkDir("capture", *captures); err != nil {
+			return err
+		}
 		p, err := tunnels.plan(a[0])
 		if err != nil {
 			return err

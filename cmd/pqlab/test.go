@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -37,6 +38,11 @@ func newTest() *cobra.Command {
 			return usageError{fmt.Errorf("--mode %q: want emu", *mode)}
 		case *parallel < 1:
 			return usageError{fmt.Errorf("--parallel %d: want at least 1", *parallel)}
+		}
+		if *junit != "" {
+			if err := checkDir("junit", filepath.Dir(*junit)); err != nil {
+				return err
+			}
 		}
 		if err := rootless.Enter(); err != nil {
 			return err

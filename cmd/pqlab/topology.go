@@ -120,8 +120,10 @@ func newShow() *cobra.Command {
 	asSVG := c.Flags().Bool("svg", false, "print a picture")
 	asYAML := c.Flags().Bool("yaml", false, "print the topology as YAML, to start a file of one's own from")
 	out := c.Flags().StringP("output", "o", "", "write to this file")
-	c.MarkFlagsMutuallyExclusive("json", "svg", "yaml")
 	c.RunE = func(c *cobra.Command, a []string) error {
+		if *asJSON && *asSVG || *asJSON && *asYAML || *asSVG && *asYAML {
+			return usageError{errors.New("--json, --svg, --yaml: only one at a time")}
+		}
 		t, err := load(a[0])
 		if err != nil {
 			return err
@@ -147,7 +149,10 @@ func newShow() *cobra.Command {
 			text = []byte(p.Text())
 		}
 		if *out != "" {
-			return os.WriteFile(*out, text, 0o644)
+			if err := os.WriteFile(*out, text, 0o644); err != nil {
+				return usageError{fmt.Errorf("--output: %w", err)}
+			}
+			return nil
 		}
 		_, err = c.OutOrStdout().Write(text)
 		return err

@@ -43,7 +43,7 @@ ends, however it ends, the lab is gone.`,
 			lab = *name
 		}
 		if err := supervisor.CheckName(lab); err != nil {
-			return usageError{err}
+			return fmt.Errorf("--name: %w", err)
 		}
 		again := slices.Clone(os.Args[1:])
 		again[slices.Index(again, "up")] = superviseCommand
