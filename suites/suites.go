@@ -5,6 +5,7 @@ package suites
 import (
 	"pqlab/suites/combine"
 	"pqlab/suites/handshake"
+	"pqlab/suites/hygiene"
 	"pqlab/suites/rekey"
 	"pqlab/suites/testlab"
 )
@@ -22,5 +23,6 @@ func Claims() []Claim {
 		{"handshake", "of every suite, only the honest peer of a tunnel gets SAs, whatever others send, withhold, replay or relay", handshake.Specs},
 		{"combine", "SA keys are made of both secrets of an exchange, and hidden from whoever lacks one of them", combine.Specs},
 		{"rekey", "keys are replaced by time, blocks, bytes, packets and on demand, and no packet is lost", rekey.Specs},
+		{"hygiene", "nothing is left of a lab, however it ended: taken down, failed on the way up, or killed at any moment", hygiene.Specs},
 	}
 }
