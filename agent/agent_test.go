@@ -364,6 +364,12 @@ func TestDeadAgent(t *testing.T) {
 	dead("a later stream", client.Events(t.Context(), func(Event) {}))
 }
 
+// An agent ends with its client also where no call was ever made.
+func TestCloseWithoutACall(t *testing.T) {
+	t.Parallel()
+	start(t, Config{}).end()
+}
+
 // Close returns when nothing of the agent runs any more, whatever was under way. It is not parallel: it counts goroutines.
 func TestCloseEndsEverything(t *testing.T) {
 	// The first agent of a process starts what stays, such as the library's.

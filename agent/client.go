@@ -12,8 +12,9 @@ import (
 
 // Client is a lab's end of an agent's control socket. Its methods may be called from any goroutine.
 type Client struct {
-	node string
-	conn *grpc.ClientConn
+	node   string
+	conn   *grpc.ClientConn
+	socket net.Conn // conn takes it with the first call
 }
 
 // Connect makes a control socket: the client, and the descriptor that the agent inherits as its first file after
@@ -37,11 +38,15 @@ func Connect(node string) (*Client, *os.File, error) {
 		theirs.Close()
 		return nil, nil, fmt.Errorf("node %s: control socket: %w", node, err)
 	}
-	return &Client{node: node, conn: conn}, theirs, nil
+	return &Client{node: node, conn: conn, socket: stream}, theirs, nil
 }
 
 // Close ends the control socket, and so the agent.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	c.socket.Close() // again, unless there was no call
+	return err
+}
 
 // Hello waits until the agent serves and gives its TLS identity's pin.
 func (c *Client) Hello(ctx context.Context) (Greeting, error) {

@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"pqlab/traffic"
+)
+
+// What a source sends arrives at the sink, through relays for TCP, and the sink is gone after its result.
+func TestTraffic(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		source Source
+		relay  bool
+	}{
+		{"tcp", Source{Proto: traffic.TCP, Streams: 2, Bytes: 1 << 20}, false},
+		{"tcp by a relay", Source{Proto: traffic.TCP, Streams: 1, Bytes: 1 << 20}, true},
+		{"udp", Source{Proto: traffic.UDP, Streams: 2, Flow: 4711, Packets: 300, Rate: 50e6, FrameSize: 500}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a, b := start(t, Config{Node: "a"}), start(t, Config{Node: "b"})
+			sink, err := b.OpenSink(t.Context(), Sink{
+				Proto: tt.source.Proto, Listen: netip.AddrPortFrom(b.addr, 0), Flow: tt.source.Flow, Streams: tt.source.Streams,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := sink.Addr
+			var relay Listening
+			if tt.relay {
+				if relay, err = a.OpenRelay(t.Context(), Relay{Listen: netip.AddrPortFrom(a.addr, 0), To: to, From: a.addr}); err != nil {
+					t.Fatal(err)
+				}
+				to = relay.Addr
+			}
+			s := tt.source
+			s.From, s.To = a.addr, to
+			sent, err := a.Send(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := b.FinishSink(t.Context(), Finish{ID: sink.ID, Sent: sent})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Bytes == 0 || got.Bytes != sent.Bytes || got.Streams != s.Streams || got.Lost != 0 {
+				t.Errorf("sent %+v, got %+v", sent, got)
+			}
+			if _, err := b.FinishSink(t.Context(), Finish{ID: sink.ID, Sent: sent}); err == nil {
+				t.Error("a sink was finished twice")
+			}
+			if tt.relay {
+				if _, err := a.FinishSink(t.Context(), Finish{ID: relay.ID, Sent: sent}); err == nil {
+					t.Error("a relay was finished")
+				}
+				if conn, err := net.Dial("tcp", relay.Addr.String()); err != nil {
+					t.Errorf("the relay is gone: %v", err)
+				} else {
+					conn.Close()
+				}
+				if err := a.CloseTraffic(t.Context(), relay.ID); err != nil {
+					t.Error(err)
+				}
+			}
+			if n := len(a.server.open) + len(b.server.open); n != 0 {
+				t.Errorf("%d sinks and relays are open", n)
+			}
+		})
+	}
+}
+
+func TestCloseTraffic(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{})
+	for _, proto := range []string{traffic.TCP, traffic.UDP} {
+		sink, err := n.OpenSink(t.Context(), Sink{Proto: proto, Listen: netip.AddrPortFrom(n.addr, 0), Streams: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := n.CloseTraffic(t.Context(), sink.ID); err != nil {
+				t.Errorf("%s: %v", proto, err)
+			}
+		}
+		again, err := n.OpenSink(t.Context(), Sink{Proto: proto, Listen: sink.Addr, Streams: 1})
+		if err != nil {
+			t.Errorf("%s: its address is not free again: %v", proto, err)
+		}
+		if again.ID == sink.ID {
+			t.Errorf("%s: an ID was given twice", proto)
+		}
+	}
+	if err := n.CloseTraffic(t.Context(), 4711); err != nil {
+		t.Errorf("what was never open: %v", err)
+	}
+}
+
+func TestTrafficRefuses(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{Node: "n"})
+	at := netip.AddrPortFrom(n.addr, 0)
+	taken, err := n.OpenSink(t.Context(), Sink{Proto: traffic.TCP, Listen: at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"sink's protocol":   second(n.OpenSink(t.Context(), Sink{Proto: "sctp", Listen: at})),
+		"source's protocol": second(n.Send(t.Context(), Source{Proto: "sctp", Duration: time.Second})),
+		"sink's address":    second(n.OpenSink(t.Context(), Sink{Proto: traffic.TCP, Listen: taken.Addr})),
+		"relay's address":   second(n.OpenRelay(t.Context(), Relay{Listen: taken.Addr, To: taken.Addr})),
+		"sink":              second(n.FinishSink(t.Context(), Finish{ID: 99})),
+	} {
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
