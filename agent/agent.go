@@ -106,16 +106,23 @@ var sentinels = []struct {
 	{codes.Canceled, context.Canceled},
 }
 
+// maxReason is in bytes: an error's text travels in a header, which has to be short.
+const maxReason = 64 << 10
+
 func toStatus(err error) error {
 	if err == nil {
 		return nil
 	}
+	reason := err.Error()
+	if len(reason) > maxReason {
+		reason = reason[:maxReason] + "…"
+	}
 	for _, s := range sentinels {
 		if errors.Is(err, s.err) {
-			return status.Error(s.code, err.Error())
+			return status.Error(s.code, reason)
 		}
 	}
-	return status.Error(codes.Unknown, err.Error())
+	return status.Error(codes.Unknown, reason)
 }
 
 func fromStatus(node, call string, err error) error {

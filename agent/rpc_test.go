@@ -95,7 +95,8 @@ func TestLongMessages(t *testing.T) {
 	t.Parallel()
 	n := start(t, Config{})
 	long := strings.Repeat("long ", 2<<20)
-	if err := n.RemoveTunnel(t.Context(), long); err == nil || !strings.Contains(err.Error(), "there is no tunnel") {
+	var e *Error
+	if err := n.RemoveTunnel(t.Context(), long); !errors.As(err, &e) || len(e.Reason) < maxReason || len(e.Reason) > maxReason+10 {
 		t.Errorf("request of %d bytes: %.200v", len(long), err)
 	}
 	ended, _ := startStream(t, n, func(send func(Event) error) error { return send(Event{Error: long}) })

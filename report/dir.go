@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // The files of a report.
@@ -68,19 +70,59 @@ func (r Result) WriteDir(dir string) (err error) {
 	return nil
 }
 
-// CheckDir tells before a run whether WriteDir would accept dir.
+// CheckDir tells before a run whether WriteDir would accept dir: it can be written to, and is missing, empty, or holds an
+// earlier report or captures and nothing else. It makes nothing.
 func CheckDir(dir string) error {
+	if err := writable(dir); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	if !ours(filepath.Join(dir, JSONFile)) {
-		return fmt.Errorf("report directory %s: %w; name a new or empty one", dir, ErrForeign)
+	if !captures(dir, entries, true) && !ours(filepath.Join(dir, JSONFile)) {
+		return fmt.Errorf("directory %s: %w; name a new or empty one", dir, ErrForeign)
 	}
 	return nil
+}
+
+// writable says whether files can be made in dir, or dir itself where it is missing.
+func writable(dir string) error {
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		err := unix.Access(at, unix.W_OK|unix.X_OK)
+		if errors.Is(err, fs.ErrNotExist) && at != filepath.Dir(at) {
+			continue
+		}
+		if info, errStat := os.Stat(at); err == nil && errStat == nil && !info.IsDir() {
+			err = unix.ENOTDIR
+		}
+		if err != nil {
+			return fmt.Errorf("directory %s cannot be written: %s: %w", dir, at, err)
+		}
+		return nil
+	}
+}
+
+// captures says whether there is nothing but captures of links, which a run may write beside its report or in a directory
+// below it.
+func captures(dir string, entries []fs.DirEntry, below bool) bool {
+	for _, e := range entries {
+		switch {
+		case e.Type().IsRegular() && filepath.Ext(e.Name()) == ".pcapng":
+		case e.IsDir() && below:
+			sub := filepath.Join(dir, e.Name())
+			entries, err := os.ReadDir(sub)
+			if err != nil || !captures(sub, entries, false) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // ours reports whether a file is the result of a run.

@@ -1,9 +1,11 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type ledger struct {
 	got     map[sa]uint64
 	began   []rekey
 	failed  []string
+	missed  map[string]uint64 // events, by node
 }
 
 // sa names an SA by the node that it leads to.
@@ -47,7 +50,7 @@ type rekey struct {
 func newLedger(plan *topology.Plan) *ledger {
 	l := &ledger{
 		changed: make(chan struct{}), peers: map[string][2]string{}, first: map[string]keying.Report{},
-		sent: map[sa]uint64{}, got: map[sa]uint64{},
+		sent: map[sa]uint64{}, got: map[sa]uint64{}, missed: map[string]uint64{},
 	}
 	for _, t := range plan.Tunnels {
 		l.peers[t.Name] = [2]string{t.A.Node, t.B.Node}
@@ -63,8 +66,8 @@ func (l *ledger) note(e agent.Event) {
 		close(l.changed)
 		l.changed = make(chan struct{})
 	}()
-	if e.Missed > 0 {
-		l.failed = append(l.failed, fmt.Sprintf("node %s: %d events were missed, so rekeys may be", e.Node, e.Missed))
+	if e.Missed > 0 { // all that were missed until now
+		l.missed[e.Node] = e.Missed
 	}
 	peer := l.peers[e.Tunnel][0]
 	if peer == e.Node {
@@ -86,7 +89,7 @@ func (l *ledger) note(e agent.Event) {
 	case ipsec.Retired:
 		l.got[sa{e.Tunnel, e.Node, e.Old.In}] = e.Replaced.In.Packets
 	case ipsec.Failed, ipsec.Expired:
-		l.failed = append(l.failed, fmt.Sprintf("node %s, tunnel %s: %s (%s) %s", e.Node, e.Tunnel, e.Kind, e.Trigger, e.Error))
+		l.failed = append(l.failed, failure(e))
 	}
 }
 
@@ -120,38 +123,65 @@ func (l *ledger) established(ctx context.Context, tunnel, node string) (r keying
 	return r, err
 }
 
-// settle waits until the SAs that were replaced have been counted at both ends.
+func failure(e agent.Event) string {
+	what := string(e.Kind)
+	if e.Trigger != "" {
+		what += " (" + string(e.Trigger) + ")"
+	}
+	if e.Tunnel == "" { // an exchange that no tunnel accepted
+		return fmt.Sprintf("node %s: exchange %s: %s", e.Node, what, e.Error)
+	}
+	return fmt.Sprintf("node %s, tunnel %s: %s: %s", e.Node, e.Tunnel, what, e.Error)
+}
+
+// settle waits until the SAs that were replaced until now have been counted at both ends. Further ones may be replaced
+// meanwhile, where a tunnel rekeys by time.
 func (l *ledger) settle(ctx context.Context) error {
+	l.mu.Lock()
+	n := len(l.began)
+	l.mu.Unlock()
 	return l.wait(ctx, "waiting for the last rekeys to be counted", settleTimeout, func() bool {
-		for _, r := range l.began {
-			for _, s := range r.old {
-				_, sent := l.sent[s]
-				_, got := l.got[s]
-				if !sent || !got {
-					return false
-				}
-			}
-		}
-		return true
+		return !slices.ContainsFunc(l.began[:n], func(r rekey) bool { return !l.counted(r) })
 	})
 }
 
-// rekeys in the order in which they began, each with the packets that were sent on the SAs it replaced and not accepted.
+// counted says whether the SAs that a rekey replaced have been counted at both ends. The lock is held.
+func (l *ledger) counted(r rekey) bool {
+	for _, s := range r.old {
+		_, sent := l.sent[s]
+		_, got := l.got[s]
+		if !sent || !got {
+			return false
+		}
+	}
+	return true
+}
+
+// rekeys gives those that have been counted, in the order of their times, each with the packets that were sent on the SAs
+// it replaced and not accepted.
 func (l *ledger) rekeys() []rekey {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.began {
-		l.began[i].lost = 0
-		for _, s := range l.began[i].old {
-			l.began[i].lost += l.sent[s] - min(l.sent[s], l.got[s])
+	var all []rekey
+	for _, r := range l.began {
+		if !l.counted(r) {
+			continue
 		}
+		for _, s := range r.old {
+			r.lost += l.sent[s] - min(l.sent[s], l.got[s])
+		}
+		all = append(all, r)
 	}
-	sort.Slice(l.began, func(i, j int) bool { return l.began[i].at < l.began[j].at })
-	return l.began
+	slices.SortStableFunc(all, func(a, b rekey) int { return cmp.Compare(a.at, b.at) })
+	return all
 }
 
 func (l *ledger) failures() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.failed
+	all := slices.Clone(l.failed)
+	for _, node := range slices.Sorted(maps.Keys(l.missed)) {
+		all = append(all, fmt.Sprintf("node %s: %d events were missed, so rekeys may be", node, l.missed[node]))
+	}
+	return all
 }

@@ -37,6 +37,11 @@ func Do(ctx context.Context, plan *topology.Plan, o Options) (report.Result, err
 	if o.Progress == nil {
 		o.Progress = func(string) {}
 	}
+	if o.Capture != "" {
+		if err := report.CheckDir(o.Capture); err != nil {
+			return report.Result{}, fmt.Errorf("captures: %w", err)
+		}
+	}
 	r := &runner{
 		plan: plan, options: o, started: traffic.Now(), ledger: newLedger(plan),
 		result: report.Result{
@@ -166,8 +171,10 @@ func (r *runner) lossy() bool {
 
 // count reads what the tunnels and nodes counted, once all that was sent has arrived.
 func (r *runner) count(ctx context.Context) error {
-	if err := r.ledger.settle(ctx); err != nil {
+	if err := r.ledger.settle(ctx); ctx.Err() != nil {
 		return err
+	} else if err != nil {
+		r.check("every rekey is counted at both ends", false, err.Error())
 	}
 	for _, k := range r.ledger.rekeys() {
 		r.result.Rekeys = append(r.result.Rekeys, report.Rekey{
@@ -177,16 +184,13 @@ func (r *runner) count(ctx context.Context) error {
 	for _, failure := range r.ledger.failures() {
 		r.warn(failure)
 	}
-	if n := len(r.result.Rekeys); n > 0 && !r.lossy() {
-		var lost uint64
-		for _, k := range r.result.Rekeys {
-			lost += k.Lost
-		}
-		r.check("rekeys lose nothing", lost == 0, fmt.Sprintf("%d rekeys, %d packets lost", n, lost))
-	}
+	var homeless uint64 // packets for which an end had no SA
 	for i, t := range r.plan.Tunnels {
 		if err := r.countTunnel(ctx, t, &r.result.Tunnels[i]); err != nil {
 			return err
+		}
+		for _, d := range r.result.Tunnels[i].Drops {
+			homeless += d.Reasons["no_sa"] + d.Reasons["expired"]
 		}
 	}
 	for _, n := range r.plan.Nodes {
@@ -198,8 +202,31 @@ func (r *runner) count(ctx context.Context) error {
 			return err
 		}
 		r.result.CPUSeconds[n.Name] = cpu.Seconds()
+		state, err := r.lab.Node(n.Name).Agent().TunnelState(ctx, "")
+		if err != nil {
+			return err
+		}
+		homeless += state.Drops.UnknownSPI
 	}
+	r.judgeRekeys(homeless)
 	return nil
+}
+
+// judgeRekeys tells what a rekey lost from what was lost on the way. A rekey loses a packet for which one of the ends has
+// no SA, and the ends count those; what went into a full queue between them is the way's.
+func (r *runner) judgeRekeys(homeless uint64) {
+	n := len(r.result.Rekeys)
+	if n == 0 {
+		return
+	}
+	var lost uint64
+	for _, k := range r.result.Rekeys {
+		lost += k.Lost
+	}
+	r.check("rekeys lose nothing", homeless == 0, fmt.Sprintf("%d rekeys, %d packets without an SA", n, homeless))
+	if lost > 0 && homeless == 0 && !r.lossy() {
+		r.warn(fmt.Sprintf("%d packets of the SAs that were replaced were lost on the way, in full queues; no end was without an SA for them", lost))
+	}
 }
 
 func (r *runner) countTunnel(ctx context.Context, t topology.PlannedTunnel, out *report.Tunnel) error {

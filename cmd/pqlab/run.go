@@ -60,6 +60,14 @@ and takes the lab down again.`,
 		if err := checkDir("capture", *captures); err != nil {
 			return err
 		}
+		for _, d := range []string{*dir, *captures} { // before the run, not after it
+			if d == "" {
+				continue
+			}
+			if err := report.CheckDir(d); err != nil {
+				return usageError{err}
+			}
+		}
 		p, err := tunnels.plan(a[0])
 		if err != nil {
 			return err
