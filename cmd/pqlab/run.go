@@ -54,18 +54,15 @@ and takes the lab down again.`,
 		if *duration <= 0 || *duration > 24*time.Hour {
 			return usageError{fmt.Errorf("--duration %v: want more than 0 and at most 24h", *duration)}
 		}
-		if err := checkDir("report", *dir); err != nil {
-			return err
-		}
-		if err := checkDir("capture", *captures); err != nil {
-			return err
-		}
-		for _, d := range []string{*dir, *captures} { // before the run, not after it
-			if d == "" {
+		for _, d := range []struct{ flag, dir string }{{"report", *dir}, {"capture", *captures}} { // before the run, not after it
+			if err := checkDir(d.flag, d.dir); err != nil {
+				return err
+			}
+			if d.dir == "" {
 				continue
 			}
-			if err := report.CheckDir(d); err != nil {
-				return usageError{err}
+			if err := report.CheckDir(d.dir); err != nil {
+				return usageError{fmt.Errorf("--%s: %w", d.flag, err)}
 			}
 		}
 		p, err := tunnels.plan(a[0])
