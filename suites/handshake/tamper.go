@@ -11,6 +11,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sync/errgroup"
 
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
@@ -31,18 +32,29 @@ func tampering() {
 
 	It("installs nothing when one bit of a message is wrong: a sample of every message of every other suite", func(ctx SpecContext) {
 		draw := rand.New(rand.NewPCG(1, 2))
+		var fights errgroup.Group
+		fights.SetLimit(2 * runtime.GOMAXPROCS(0))
 		for _, suite := range pqc.Suites() {
-			cfg := exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true}
-			r := newArena(cfg)
-			for at, m := range r.record(ctx) {
-				if len(m) > 0 {
-					for _, offset := range []int{headerSize + draw.IntN(len(m)-headerSize), len(m) - 1} {
-						found(r.strike(ctx, flip(byte(at), offset)))
-					}
+			r := newArena(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true})
+			var attacks []attack
+			for at := byte(proposal); at < messages; at++ {
+				for _, share := range []float64{draw.Float64(), 1} {
+					attacks = append(attacks, attack{at: at, with: func(m []byte) []byte {
+						m[headerSize+int(share*float64(len(m)-headerSize-1))] ^= 1
+						return m
+					}})
 				}
 			}
-			stillWorks(ctx, r.a, r.b)
+			fights.Go(func() error {
+				defer GinkgoRecover()
+				for _, x := range attacks {
+					found(r.strike(ctx, x))
+				}
+				stillWorks(ctx, r.a, r.b)
+				return nil
+			})
 		}
+		Expect(fights.Wait()).To(Succeed())
 	}, SpecTimeout(specTime))
 
 	It("installs nothing by a signature with one wrong bit that both ends hash alike", func(ctx SpecContext) {
