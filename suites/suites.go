@@ -8,6 +8,7 @@ import (
 	"pqlab/suites/hygiene"
 	"pqlab/suites/rekey"
 	"pqlab/suites/testlab"
+	"pqlab/suites/tunnel"
 )
 
 // Claim is a suite.
@@ -23,6 +24,7 @@ func Claims() []Claim {
 		{"handshake", "of every suite, only the honest peer of a tunnel gets SAs, whatever others send, withhold, replay or relay", handshake.Specs},
 		{"combine", "SA keys are made of both secrets of an exchange, and hidden from whoever lacks one of them", combine.Specs},
 		{"rekey", "keys are replaced by time, blocks, bytes, packets and on demand, and no packet is lost", rekey.Specs},
+		{"tunnel", "what a tunnel protects passes its links as ESP alone, and nothing false comes out of it", tunnel.Specs},
 		{"hygiene", "nothing is left of a lab, however it ended: taken down, failed on the way up, or killed at any moment", hygiene.Specs},
 	}
 }

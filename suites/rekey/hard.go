@@ -56,17 +56,10 @@ func hardLimits(e testlab.Env) {
 			Expect(state.Drops.Expired).To(Equal(uint64(sent) - limit.last))
 
 			var seqs []uint32
-			for _, p := range recording.Stop() {
-				outer, esp, ok := testlab.ESP(p)
-				if !ok {
-					continue
-				}
-				Expect(outer.Src).To(Equal(r.tunnel.Plan.OuterA))
-				for size := sealed(limit.size); len(esp) > 0; esp = esp[size:] {
-					Expect(len(esp)).To(BeNumerically(">=", size))
-					Expect(binary.BigEndian.Uint32(esp)).To(Equal(spi))
-					seqs = append(seqs, binary.BigEndian.Uint32(esp[4:]))
-				}
+			_, packets := recording.ESP(ctx, r.tunnel.Plan.OuterA, sealed(limit.size), int(limit.last))
+			for _, esp := range packets {
+				Expect(binary.BigEndian.Uint32(esp)).To(Equal(spi))
+				seqs = append(seqs, binary.BigEndian.Uint32(esp[4:]))
 			}
 			var want []uint32
 			for seq := range uint32(limit.last) {

@@ -2,11 +2,14 @@ package testlab
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -25,18 +28,29 @@ import (
 // Recording is a capture of one link into memory.
 type Recording struct {
 	tap  *capture.Tap
-	file bytes.Buffer
+	file *capture.File
+
+	mu      sync.Mutex
+	written []byte // what file has written
+}
+
+func (r *Recording) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written = append(r.written, b...)
+	return len(b), nil
 }
 
 // Record begins to capture what passes a link in both directions.
 func Record(l *lab.Lab, link string) *Recording {
 	GinkgoHelper()
 	r := new(Recording)
+	r.file = capture.NewFile(r, "")
 	p := planned(l, link)
-	tap, err := capture.Open(l.Node(p.A.Node).Namespace(), p.A.Interface, capture.Options{File: capture.NewFile(&r.file, "")})
+	var err error
+	r.tap, err = capture.Open(l.Node(p.A.Node).Namespace(), p.A.Interface, capture.Options{File: r.file})
 	Expect(err).NotTo(HaveOccurred())
-	r.tap = tap
-	DeferCleanup(func() error { _, err := tap.Close(); return err })
+	DeferCleanup(func() error { _, err := r.tap.Close(); return err })
 	return r
 }
 
@@ -46,21 +60,55 @@ func (r *Recording) Stop() []gopacket.Packet {
 	stats, err := r.tap.Close()
 	Expect(err).NotTo(HaveOccurred())
 	Expect(stats.Dropped).To(BeZero(), "packets that the capture had no room for")
-	file, err := pcapgo.NewNgReader(bytes.NewReader(r.file.Bytes()), pcapgo.DefaultNgReaderOptions)
+	packets := r.packets()
+	Expect(len(packets)).To(Equal(int(stats.Captured)))
+	return packets
+}
+
+// ESP waits until the recording has n ESP packets from an address, and ends it. It gives them from the ESP header on, and
+// the outer headers of the last. Where the kernel passed many as one, each has size bytes.
+func (r *Recording) ESP(ctx context.Context, from netip.Addr, size, n int) (o Outer, packets [][]byte) {
+	GinkgoHelper()
+	read := func(all []gopacket.Packet) int {
+		GinkgoHelper()
+		packets = nil
+		for _, p := range all {
+			outer, esp, ok := ESP(p)
+			if !ok || outer.Src != from {
+				continue
+			}
+			for o = outer; len(esp) > 0; esp = esp[size:] {
+				Expect(len(esp)).To(BeNumerically(">=", size))
+				packets = append(packets, esp[:size:size])
+			}
+		}
+		return len(packets)
+	}
+	Eventually(ctx, func() int {
+		Expect(r.file.Flush()).To(Succeed())
+		return read(r.packets())
+	}).Should(BeNumerically(">=", n), "ESP packets on the link")
+	Expect(read(r.Stop())).To(Equal(n), "ESP packets on the link")
+	return o, packets
+}
+
+func (r *Recording) packets() (packets []gopacket.Packet) {
+	GinkgoHelper()
+	r.mu.Lock()
+	written := bytes.NewReader(r.written)
+	r.mu.Unlock()
+	file, err := pcapgo.NewNgReader(written, pcapgo.DefaultNgReaderOptions)
 	Expect(err).NotTo(HaveOccurred())
-	var packets []gopacket.Packet
 	for {
 		data, info, err := file.ReadPacketData()
 		if errors.Is(err, io.EOF) {
-			break
+			return packets
 		}
 		Expect(err).NotTo(HaveOccurred())
-		p := gopacket.NewPacket(data, file.LinkType(), gopacket.DecodeOptions{NoCopy: true})
+		p := gopacket.NewPacket(data, file.LinkType(), gopacket.DecodeOptions{NoCopy: true, Lazy: true})
 		p.Metadata().CaptureInfo = info
 		packets = append(packets, p)
 	}
-	Expect(packets).To(HaveLen(int(stats.Captured)))
-	return packets
 }
 
 // Outer is what a packet has around its ESP header.
@@ -252,13 +300,14 @@ func device(l *lab.Lab, e End) netlink.Link {
 	return d
 }
 
-// Listen opens a UDP socket in a node, until the spec ends.
-func Listen(l *lab.Lab, node string, at netip.AddrPort) (c *net.UDPConn) {
+// Listen opens a UDP socket in a node, until the spec ends. When ctx ends nothing waits at it any longer.
+func Listen(ctx context.Context, l *lab.Lab, node string, at netip.AddrPort) (c *net.UDPConn) {
 	GinkgoHelper()
 	Expect(l.Node(node).Namespace().Do(func() (err error) {
 		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		return err
 	})).To(Succeed())
-	DeferCleanup(func() { c.Close() })
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	DeferCleanup(func() error { stop(); return c.Close() })
 	return c
 }

@@ -1,0 +1,166 @@
+// Package tunnel verifies that what a tunnel protects passes its links as ESP and nothing else does, and that everything
+// which belongs through it comes out of it unchanged.
+package tunnel
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/lab"
+	"pqlab/suites/testlab"
+	"pqlab/topology"
+)
+
+// Specs of the claim.
+func Specs(e testlab.Env) {
+	Describe("tunnel", Label("emu", "vm"), func() {
+		e.Guard()
+		onlyESP(e)
+		unkeyed(e)
+		refused(e)
+		plaintext(e)
+		sizes(e)
+		marks(e)
+		many(e)
+	})
+}
+
+const timeout = 20 * time.Second
+
+// outer is a way for ESP to travel between the gateways.
+type outer struct{ encapsulation, family string }
+
+func (o outer) String() string { return o.encapsulation + " over " + o.family }
+
+func outers() []outer {
+	return []outer{{"udp", "ipv4"}, {"udp", "ipv6"}, {"esp", "ipv4"}, {"esp", "ipv6"}}
+}
+
+// headers are the bytes that the outer headers add before the ESP header.
+func (o outer) headers() int {
+	n := 20
+	if o.family == "ipv6" {
+		n = 40
+	}
+	if o.encapsulation == "udp" {
+		n += 8
+	}
+	return n
+}
+
+// eastWest is the lab of most specs: h1 – d1 – fibre – d2 – h2.
+func eastWest(o outer) *topology.Builder { return sized(o, 0, 0) }
+
+// sized is eastWest with MTUs of its fibre and of PCIe; 0 is the default.
+func sized(o outer, fibre, pcie int) *topology.Builder {
+	return topology.New("tunnel").
+		Host("h1").DPU("d1", topology.On("h1")).
+		Host("h2").DPU("d2", topology.On("h2")).
+		PCIe("h1", "d1", topology.Name(pcieLink), topology.MTU(pcie)).
+		Fibre("d1", "d2", topology.Name(fibreLink), topology.MTU(fibre)).
+		PCIe("h2", "d2", topology.MTU(pcie)).
+		Tunnel(tunnelName, "d1", "d2", topology.Suite("mldsa44+mlkem512"),
+				topology.Encapsulation(o.encapsulation), topology.Family(o.family)).
+		TCP("h1", "h2") // so that agents run in the hosts
+}
+
+const (
+	fibreLink  = "fibre"
+	pcieLink   = "pcie" // of h1
+	tunnelName = "ew"
+)
+
+// rig is a lab of eastWest.
+type rig struct {
+	*lab.Lab
+	tunnel *lab.Tunnel
+}
+
+// up makes the lab and keys its tunnel. The exchange's secrets are revealed, for specs that forge packets.
+func up(ctx context.Context, e testlab.Env, t testlab.Planner) *rig {
+	GinkgoHelper()
+	l := e.Up(ctx, t, func(o *lab.Options) { o.Reveal = true })
+	r := &rig{l, l.Tunnel(tunnelName)}
+	_, err := r.tunnel.Establish(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	return r
+}
+
+func (r *rig) state(ctx context.Context, node string) agent.TunnelState {
+	GinkgoHelper()
+	s, err := r.tunnel.State(ctx, node)
+	Expect(err).NotTo(HaveOccurred())
+	return s
+}
+
+// drops gives what a node refused: of the tunnel, and of none.
+func (r *rig) drops(ctx context.Context, node string) (ofTunnel, rest ipsec.Drops) {
+	GinkgoHelper()
+	s, err := r.Node(node).Agent().TunnelState(ctx, "")
+	Expect(err).NotTo(HaveOccurred())
+	return r.state(ctx, node).Drops, s.Drops
+}
+
+// host is a node's address of a family on its first link.
+func (r *rig) host(node string, v6 bool) netip.Addr {
+	GinkgoHelper()
+	return address(r.Lab, node, v6)
+}
+
+func address(l *lab.Lab, node string, v6 bool) netip.Addr {
+	GinkgoHelper()
+	for _, i := range l.Node(node).Plan.Interfaces {
+		for _, a := range i.Addresses {
+			if a.Addr().Is6() == v6 {
+				return a.Addr()
+			}
+		}
+	}
+	Fail(fmt.Sprintf("node %s has no such address", node))
+	return netip.Addr{}
+}
+
+// mailbox is a UDP socket of a spec in a node.
+type mailbox struct {
+	*net.UDPConn
+	at netip.AddrPort
+}
+
+func open(ctx context.Context, l *lab.Lab, node string, at netip.Addr) mailbox {
+	GinkgoHelper()
+	c := testlab.Listen(ctx, l, node, netip.AddrPortFrom(at, 0))
+	return mailbox{c, c.LocalAddr().(*net.UDPAddr).AddrPort()}
+}
+
+func (m mailbox) send(to mailbox, payload []byte) {
+	GinkgoHelper()
+	_, err := m.WriteToUDPAddrPort(payload, to.at)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+// expect reads the next datagram, which is to be this one.
+func (m mailbox) expect(payload []byte) {
+	GinkgoHelper()
+	buf := make([]byte, 65536)
+	n, err := m.Read(buf)
+	Expect(err).NotTo(HaveOccurred())
+	// Equal would print megabytes.
+	if got := buf[:n]; string(got) != string(payload) {
+		Fail(fmt.Sprintf("received %d bytes %.64q, not %d bytes %.64q", len(got), got, len(payload), payload))
+	}
+}
+
+// pass sends through the tunnel and waits for the arrival.
+func pass(from, to mailbox, payload []byte) {
+	GinkgoHelper()
+	from.send(to, payload)
+	to.expect(payload)
+}
