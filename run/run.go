@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"pqlab/ipsec"
@@ -46,7 +47,7 @@ func Do(ctx context.Context, plan *topology.Plan, o Options) (report.Result, err
 		plan: plan, options: o, started: traffic.Now(), ledger: newLedger(plan),
 		result: report.Result{
 			Topology: plan.Name, Seed: plan.Seed, Kernel: kernel(), Version: o.Version, Command: o.Command,
-			Started: time.Now(), Machine: machine(), CPUSeconds: map[string]float64{}, Warnings: plan.Notes, Picture: string(plan.SVG()),
+			Started: time.Now(), Machine: machine(), CPUSeconds: map[string]float64{}, Warnings: slices.Clone(plan.Notes), Picture: string(plan.SVG()),
 		},
 	}
 	err := r.run(ctx)

@@ -1,0 +1,325 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pqlab/agent"
+	"pqlab/internal/hygiene"
+	"pqlab/internal/journal"
+	"pqlab/internal/rootless"
+	"pqlab/lab"
+	"pqlab/nodes"
+	"pqlab/report"
+	"pqlab/supervisor"
+	"pqlab/topology"
+)
+
+var owner hygiene.Owner // answers for what the labs of these tests leave
+
+func TestMain(m *testing.M) {
+	nodes.InitMain()
+	agent.Main()
+	journal.SweeperMain()
+	if err := rootless.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "run: tests need network namespaces:", err)
+		os.Exit(1)
+	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // else an agent with the race detector takes a second to end
+	owner = hygiene.Self()
+	os.Exit(m.Run())
+}
+
+// small is a lab that rekeys within a fraction of a second, with one flow that is not protected.
+const small = `
+name: small
+nodes: [{name: a, kind: host}, {name: b, kind: host}, {name: c, kind: host}]
+links:
+  - {name: ab, kind: fibre, a: a, b: b}
+  - {name: bc, kind: ethernet, a: b, b: c}
+tunnels:
+  - {name: vpn, a: a, b: b, suite: dilithium2+kyber512, rekey: {packets: 200}}
+traffic:
+  - {name: up, from: a, to: b, proto: udp, rate: 16Mbit/s, frame_size: 800}
+  - {name: plain, from: b, to: c, proto: tcp}
+`
+
+func plan(t *testing.T, text string) *topology.Plan {
+	t.Helper()
+	top, err := topology.Parse("small.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := top.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// clean fails the test at its end if anything is left. Tests that call it are not parallel: it looks at the process.
+func clean(t *testing.T) {
+	t.Helper()
+	before, err := hygiene.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if left, err := hygiene.Settled(ctx, before, owner); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %q, %v", left, err)
+		}
+	})
+}
+
+func TestDo(t *testing.T) {
+	clean(t)
+	p := plan(t, small)
+	dir := filepath.Join(t.TempDir(), "deep", "captures")
+	var told []string
+	result, err := Do(t.Context(), p, Options{
+		Lab: lab.Options{Log: os.Stderr}, Duration: 400 * time.Millisecond, Capture: dir, Version: "v1", Command: []string{"pqlab", "run"},
+		Progress: func(s string) { told = append(told, s) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range result.Checks {
+		if !c.OK {
+			t.Errorf("%s: %s", c.Name, c.Detail)
+		}
+	}
+	if result.Verdict() != report.Pass {
+		t.Error(result.Verdict())
+	}
+	// A check for the tunnel's keys, for what it refused, for each flow, for the loss of the UDP flow, for the link, for the
+	// rekeys.
+	if n := len(result.Checks); n != 7 {
+		t.Errorf("%d checks: %+v", n, result.Checks)
+	}
+	if result.Topology != "small" || result.Version != "v1" || !slices.Equal(result.Command, []string{"pqlab", "run"}) || result.Kernel == "" ||
+		result.Machine.CPUs == 0 || result.Shaper != "none" || !strings.HasPrefix(result.Dataplane, "gateway/") || result.UpMs <= 0 ||
+		result.Duration <= result.UpMs || !strings.Contains(result.Picture, "<svg") || time.Since(result.Started) > time.Minute {
+		t.Errorf("result of %+v", result)
+	}
+	if len(result.Tunnels) != 1 {
+		t.Fatalf("tunnels %+v", result.Tunnels)
+	}
+	tunnel := result.Tunnels[0]
+	x := tunnel.Exchange
+	if tunnel.Suite != "dilithium2+kyber512" || tunnel.Combiner != "xor" || tunnel.Identity != "fresh" || x == nil || x.Ms <= 0 ||
+		x.BytesSent == 0 || x.BytesReceived == 0 || x.Bytes != x.BytesSent+x.BytesReceived {
+		t.Errorf("tunnel %+v, exchange %+v", tunnel, x)
+	}
+	steps := map[string]bool{}
+	for _, s := range x.Steps {
+		steps[strings.TrimSpace(s.Name+" "+s.Side)] = s.Ms > 0
+	}
+	for _, s := range []string{
+		"TLS", "signature keygen responder", "KEM keygen responder", "sign responder", "verify initiator", "encaps initiator",
+		"decaps responder", "combine initiator", "combine responder",
+	} {
+		if !steps[s] {
+			t.Errorf("no step %s in %v", s, x.Steps)
+		}
+	}
+	if len(tunnel.SAs) != 4 || len(tunnel.Drops) != 2 {
+		t.Errorf("SAs %+v, drops %+v", tunnel.SAs, tunnel.Drops)
+	}
+	if len(result.Traffic) != 2 || result.Traffic[0].Name != "up" || result.Traffic[0].Received == 0 || result.Traffic[0].Latency == nil ||
+		len(result.Traffic[0].Tunnels) != 1 || len(result.Traffic[1].Tunnels) != 0 || result.Traffic[1].Start < result.Traffic[0].Start+result.Traffic[0].Duration {
+		t.Errorf("traffic %+v", result.Traffic)
+	}
+	if len(result.Rekeys) == 0 {
+		t.Error("no rekeys")
+	}
+	for _, k := range result.Rekeys {
+		if k.Tunnel != "vpn" || k.Trigger != "packets" || k.Lost != 0 || k.Ms <= 0 || k.At <= 0 || k.At > result.Duration {
+			t.Errorf("rekey %+v", k)
+		}
+	}
+	if len(result.Watches) != 1 || result.Watches[0].Link != "ab" || result.Watches[0].ESPinUDP == 0 || result.Watches[0].Exchange == 0 {
+		t.Errorf("watches %+v", result.Watches)
+	}
+	if nodes := slices.Sorted(maps.Keys(result.CPUSeconds)); !slices.Equal(nodes, []string{"a", "b", "c"}) || result.CPUSeconds["a"] <= 0 {
+		t.Errorf("CPU %v", result.CPUSeconds)
+	}
+	if len(result.Captures) != 2 {
+		t.Fatalf("captures %+v", result.Captures)
+	}
+	for _, c := range result.Captures {
+		if info, err := os.Stat(c.File); err != nil || info.Size() == 0 || c.Captured == 0 || filepath.Dir(c.File) != dir {
+			t.Errorf("capture %+v: %v", c, err)
+		}
+	}
+	if len(told) < 6 {
+		t.Errorf("progress %q", told)
+	}
+	// The captures do not keep a report out of their directory, nor the report further captures.
+	if err := result.WriteDir(filepath.Dir(dir)); err != nil {
+		t.Error(err)
+	}
+	if err := report.CheckDir(filepath.Dir(dir)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whenever a run is interrupted, it says so, and nothing of it is left.
+func TestDoCancelled(t *testing.T) {
+	clean(t)
+	p := plan(t, small)
+	interrupted := func(when string, arm func(cancel func()) func(string)) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		_, err := Do(ctx, p, Options{Duration: time.Minute, Progress: arm(cancel)})
+		var left *lab.DownError
+		if err == nil || !errors.Is(err, context.Canceled) || errors.As(err, &left) {
+			t.Errorf("cancelled %s: %v", when, err)
+		}
+	}
+	for step := range 3 { // the lab, the tunnel, the first flow
+		interrupted(fmt.Sprintf("at step %d", step), func(cancel func()) func(string) {
+			n := -1
+			return func(string) {
+				if n++; n == step {
+					cancel()
+				}
+			}
+		})
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 6 {
+		d := time.Duration(r.Int64N(int64(150 * time.Millisecond)))
+		interrupted(fmt.Sprintf("after %v", d), func(cancel func()) func(string) {
+			time.AfterFunc(d, cancel)
+			return nil
+		})
+	}
+}
+
+// A directory for captures that cannot be used is an error before anything is made.
+func TestCaptureDirectory(t *testing.T) {
+	dir := t.TempDir()
+	foreign := filepath.Join(dir, "foreign")
+	file := filepath.Join(dir, "file")
+	if err := errors.Join(os.Mkdir(foreign, 0o755), os.WriteFile(filepath.Join(foreign, "thesis.tex"), nil, 0o644), os.WriteFile(file, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		dir  string
+		want error
+	}{
+		"foreign":      {foreign, report.ErrForeign},
+		"a file":       {file, nil},
+		"below a file": {filepath.Join(file, "captures"), nil},
+	} {
+		_, err := Do(t.Context(), plan(t, small), Options{Capture: tt.dir, Progress: func(s string) { t.Errorf("%s: %s", name, s) }})
+		if err == nil || !strings.Contains(err.Error(), tt.dir) || tt.want != nil && !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if left, err := os.ReadDir(foreign); err != nil || len(left) != 1 {
+		t.Errorf("the foreign directory holds %v, %v", left, err)
+	}
+}
+
+// A lab that cannot be made is an error, not a result.
+func TestDoWithoutALab(t *testing.T) {
+	clean(t)
+	if _, err := Do(t.Context(), plan(t, small), Options{Lab: lab.Options{Shaper: "magic"}}); err == nil {
+		t.Error("a shaper that is not known")
+	}
+}
+
+func TestHold(t *testing.T) {
+	clean(t)
+	p := plan(t, small)
+	l, err := Hold(t.Context(), p, lab.Options{Log: os.Stderr}, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := l.Down(context.Background()); err != nil {
+			t.Errorf("second down: %v", err)
+		}
+	}()
+	s, err := l.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Topology != "small" || time.Since(s.Since) > time.Minute || len(s.Nodes) != 3 || len(s.Links) != 2 || len(s.Tunnels) != 1 {
+		t.Fatalf("status %+v", s)
+	}
+	for i, n := range s.Nodes {
+		if n.Name != p.Nodes[i].Name || n.Kind != "host" || n.PID <= 0 || len(n.Addresses) == 0 || n.CPU <= 0 {
+			t.Errorf("node %+v", n)
+		}
+	}
+	if ab := s.Links[0]; ab.Name != "ab" || ab.Kind != "fibre" || ab.A == "" || ab.B == "" || ab.Shaper != "none" {
+		t.Errorf("link %+v", ab)
+	}
+	tunnel := s.Tunnels[0]
+	if tunnel.Name != "vpn" || tunnel.A != "a" || tunnel.B != "b" || tunnel.Suite != "dilithium2+kyber512" || tunnel.Rekeys != 0 || tunnel.Error != "" ||
+		!strings.HasPrefix(tunnel.Dataplane, "gateway/") || len(tunnel.SAs) != 4 || len(tunnel.Drops) == 0 {
+		t.Errorf("tunnel %+v", tunnel)
+	}
+	for i, sa := range tunnel.SAs {
+		if sa.Node != []string{"a", "a", "b", "b"}[i] || sa.Direction != []string{"in", "out", "in", "out"}[i] || sa.SPI < 256 {
+			t.Errorf("SA %+v", sa)
+		}
+	}
+	if tunnel.SAs[0].SPI != tunnel.SAs[3].SPI || tunnel.SAs[1].SPI != tunnel.SAs[2].SPI {
+		t.Errorf("SAs %+v", tunnel.SAs)
+	}
+
+	if _, err := l.Exec(t.Context(), "nobody", supervisor.Command{Path: "/bin/true"}); !errors.Is(err, supervisor.ErrNoNode) {
+		t.Errorf("a command at a node that is not there: %v", err)
+	}
+	if _, err := l.(*held).lab.Tunnel("vpn").Rekey(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if s, err = l.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s.Tunnels[0].Rekeys == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("rekeys %d", s.Tunnels[0].Rekeys)
+		}
+	}
+	if s.Tunnels[0].SAs[0].SPI == tunnel.SAs[0].SPI {
+		t.Error("the same SAs after a rekey")
+	}
+}
+
+func TestHoldCancelled(t *testing.T) {
+	clean(t)
+	for step := range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		n := -1
+		_, err := Hold(ctx, plan(t, small), lab.Options{}, func(string) {
+			if n++; n == step {
+				cancel()
+			}
+		})
+		cancel()
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("at step %d: %v", step, err)
+		}
+	}
+}
