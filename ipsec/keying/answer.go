@@ -46,9 +46,12 @@ func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 		err = response.Install(keysOf(session))
 	}
 	if err == nil {
-		err = session.Confirm(ctx)
+		err = session.Confirm(ctx, func() error { return response.Finish(nil) })
 	}
-	if err = response.Finish(err); err != nil {
+	if finish := response.Finish(err); finish != nil {
+		err = finish
+	}
+	if err != nil {
 		return &AcceptedError{err}
 	}
 	return nil

@@ -3,8 +3,8 @@
 // of a TLS exporter's value and the KEM's secret. docs/exchange.md describes it byte by byte.
 //
 // The initiator calls Initiate, installs its inbound SA, switches its outbound SA, and calls Session.Done. The
-// responder calls Respond, installs its inbound SA, calls Session.Confirm, and then switches its outbound SA. So
-// neither sends before the other can receive.
+// responder calls Respond, installs its inbound SA, and calls Session.Confirm, within which it switches its outbound
+// SA. So neither sends before the other can receive.
 package exchange
 
 import (

@@ -12,8 +12,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
@@ -410,6 +412,44 @@ func containsSecret(out string) bool {
 	return false
 }
 
+// The initiator learns that the exchange is complete when the responder sends on its new SA, and not if it cannot.
+func TestDoneWaitsForTheSwitch(t *testing.T) {
+	t.Parallel()
+	initiator, responder := pair(t, exchange.Config{Suites: anySuite(t)})
+	for _, fault := range []error{nil, errors.New("no outbound SA")} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := t.Context()
+			a, b := net.Pipe()
+			hold, respond, done := make(chan struct{}), make(chan error, 1), make(chan error, 1)
+			go func() {
+				s, err := exchange.Respond(ctx, b, responder.Endpoint, accept(responder.Config))
+				if err == nil {
+					defer s.Wipe()
+					err = s.Confirm(ctx, func() error { <-hold; return fault })
+				}
+				respond <- err
+			}()
+			s, err := exchange.Initiate(ctx, a, initiator.Endpoint, initiator.Config, exchangetest.Proposal())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Wipe()
+			go func() { done <- s.Done(ctx) }()
+			synctest.Wait()
+			if len(done) > 0 {
+				t.Errorf("fault %v: done before the switch", fault)
+			}
+			close(hold)
+			if err := <-done; (err == nil) != (fault == nil) {
+				t.Errorf("fault %v: done: %v", fault, err)
+			}
+			if err := <-respond; !errors.Is(err, fault) {
+				t.Errorf("fault %v: responder: %v", fault, err)
+			}
+		})
+	}
+}
+
 func TestSessionEnds(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -419,10 +459,10 @@ func TestSessionEnds(t *testing.T) {
 	if err := r.Initiator.Done(ctx); !errors.Is(err, exchange.ErrFinished) {
 		t.Errorf("Done twice: %v", err)
 	}
-	if err := r.Responder.Confirm(ctx); !errors.Is(err, exchange.ErrFinished) {
+	if err := r.Responder.Confirm(ctx, nil); !errors.Is(err, exchange.ErrFinished) {
 		t.Errorf("Confirm twice: %v", err)
 	}
-	if err := r.Initiator.Confirm(ctx); err == nil {
+	if err := r.Initiator.Confirm(ctx, nil); err == nil {
 		t.Error("an initiator can confirm")
 	}
 	if err := r.Responder.Done(ctx); err == nil {
@@ -447,7 +487,7 @@ func TestClose(t *testing.T) {
 		go func() {
 			s, err := exchange.Respond(ctx, b, responder.Endpoint, accept(responder.Config))
 			if err == nil && initiatorCloses {
-				err = s.Confirm(ctx)
+				err = s.Confirm(ctx, nil)
 			} else if err == nil {
 				err = s.Close()
 			}

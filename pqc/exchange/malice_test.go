@@ -226,7 +226,7 @@ func TestNeverDone(t *testing.T) {
 			go func() {
 				s, err := exchange.Respond(ctx, b, responder.Endpoint, accept(responder.Config))
 				if err == nil {
-					err = s.Confirm(ctx)
+					err = s.Confirm(ctx, nil)
 				}
 				result <- err
 			}()

@@ -38,7 +38,7 @@ type Session struct {
 }
 
 // Done tells the responder that the initiator's inbound SA is in place, and ends the exchange. Nil means that the
-// responder has it: it ended the session. After an error it may have it or not.
+// responder has it, and sends on its outbound SA: it ended the session. After an error it may have it or not.
 func (s *Session) Done(ctx context.Context) error {
 	if err := s.open(true, typeDone); err != nil {
 		return err
@@ -59,19 +59,20 @@ func (s *Session) sendDone() *Error {
 	return s.channel.awaitEnd(typeDone)
 }
 
-// Confirm tells the initiator that the responder's inbound SA is in place, and waits until the initiator's is. Nil
-// means that the responder may send on its outbound SA. After an error it must not; see docs/exchange.md for its
-// inbound SA.
-func (s *Session) Confirm(ctx context.Context) error {
+// Confirm tells the initiator that the responder's inbound SA is in place, waits until the initiator's is, and calls
+// switched, which makes the responder send on its outbound SA. Only when that has returned nil does the initiator learn
+// that the exchange is complete. After an error, switched was not called or has failed; see docs/exchange.md for the
+// inbound SA. A nil switched does nothing.
+func (s *Session) Confirm(ctx context.Context, switched func() error) error {
 	if err := s.open(false, typeConfirmation); err != nil {
 		return err
 	}
 	start := time.Now()
 	defer s.channel.enter(ctx)()
-	return s.finish(start, s.confirm())
+	return s.finish(start, s.confirm(switched))
 }
 
-func (s *Session) confirm() *Error {
+func (s *Session) confirm(switched func() error) *Error {
 	message, e := s.confirmation()
 	if e != nil {
 		return e
@@ -82,7 +83,13 @@ func (s *Session) confirm() *Error {
 	if message, e = s.channel.receive(typeDone, macSize); e != nil {
 		return e
 	}
-	return s.done(message)
+	if e := s.done(message); e != nil || switched == nil {
+		return e
+	}
+	if err := switched(); err != nil {
+		return fail(typeDone, Internal, err)
+	}
+	return nil
 }
 
 // confirmation makes the responder's last message.

@@ -175,7 +175,7 @@ func TestSecretsAreWiped(t *testing.T) {
 			wg.Go(func() {
 				session, err := Respond(context.Background(), y, Endpoint{Certificate: theirs}, func(Hello) (Config, Accept, error) { return r, duoAccept, nil })
 				if err == nil {
-					sessions[1], err = session, session.Confirm(context.Background())
+					sessions[1], err = session, session.Confirm(context.Background(), nil)
 				}
 				if (err == nil) != (at == typeTLS) {
 					t.Errorf("%v: responder: %v", at, err)

@@ -85,7 +85,7 @@ func Run(ctx context.Context, initiator, responder End, toResponder, toInitiator
 		}
 		r.Responder, r.ResponderErr = exchange.Respond(ctx, toInitiator, responder.Endpoint, lookup)
 		if r.ResponderErr == nil {
-			r.ResponderErr = r.Responder.Confirm(ctx)
+			r.ResponderErr = r.Responder.Confirm(ctx, nil)
 		}
 	}()
 	r.Initiator, r.InitiatorErr = exchange.Initiate(ctx, toResponder, initiator.Endpoint, initiator.Config, Proposal())
