@@ -1,0 +1,3 @@
+package keying
+
+const MaxAnswering = maxAnswering
