@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
 	"pqlab/pqc/exchange"
+	"pqlab/pqc/exchange/exchangetest"
 )
 
 func lengths() {
@@ -50,7 +52,35 @@ func lengths() {
 		stillWorks(ctx, r.a, r.b)
 	}, SpecTimeout(specTime))
 
-	// endless has an attacker who sends without end; the exchange is over long before.
+	It("refuses a message that is too long by its header, without waiting for the rest", func(ctx SpecContext) {
+		r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
+		for at := byte(proposal); at < messages; at++ {
+			found(r.strike(ctx, attack{at: at, with: func([]byte) []byte { return []byte{at, 0, 0xff, 0xff} }}))
+		}
+		stillWorks(ctx, r.a, r.b)
+	}, SpecTimeout(specTime))
+
+	It("installs nothing for the right certificate with a chain that is longer than all of an exchange may be", func(ctx SpecContext) {
+		a, b := pair(exchange.Config{Suites: smallest()})
+		long := func(e *exchangetest.End) {
+			chain := slices.Clone(e.Endpoint.Certificate.Certificate)
+			for range (200 << 10) / len(chain[0]) { // crypto/tls takes 256 KiB
+				chain = append(chain, chain[0])
+			}
+			e.Endpoint.Certificate.Certificate = chain
+		}
+		x, y := twin(a, long), twin(b, long)
+		v := meet(ctx, x, b)
+		Expect(v.responder).To(MatchError(exchange.BadCertificate))
+		v2 := meet(ctx, a, y)
+		Expect(v2.initiator).To(MatchError(exchange.BadCertificate))
+		Expect(refusal(v.initiator)).NotTo(BeNil())
+		Expect(refusal(v2.responder)).NotTo(BeNil())
+		untouched(a, b, x, y)
+		stillWorks(ctx, a, b)
+	}, SpecTimeout(specTime))
+
+	// An attacker sends without end; the exchange is over long before.
 	const most = 16 << 20 // what the sockets of both sides may hold included
 	flood := func(c net.Conn, chunk []byte) (sent int) {
 		defer c.Close()
