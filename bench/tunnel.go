@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"time"
@@ -64,7 +65,7 @@ func MeasureTunnel(ctx context.Context, streams []int, runs int, d time.Duration
 	return out, nil
 }
 
-func throughput(ctx context.Context, streams int, tunnelled bool, d time.Duration, o lab.Options, out *Tunnel) (float64, error) {
+func throughput(ctx context.Context, streams int, tunnelled bool, d time.Duration, o lab.Options, out *Tunnel) (_ float64, err error) {
 	b := topology.New("pair").Host("a").Host("b").Fibre("a", "b")
 	if tunnelled {
 		b = b.Tunnel("ab", "a", "b")
@@ -78,7 +79,7 @@ func throughput(ctx context.Context, streams int, tunnelled bool, d time.Duratio
 	if err != nil {
 		return 0, err
 	}
-	defer l.Down(context.WithoutCancel(ctx))
+	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
 	out.Shaper = l.ShapedBy()
 	if tunnelled {
 		if _, err := l.Tunnel("ab").Establish(ctx); err != nil {

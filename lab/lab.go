@@ -48,6 +48,7 @@ type Lab struct {
 	tunnels map[string]*Tunnel
 
 	options Options
+	log     *lockedWriter
 	journal *journal.Journal // nil unless a node has a profile
 
 	mu   sync.Mutex
@@ -71,8 +72,12 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	if err != nil {
 		return nil, err
 	}
+	if options.Log == nil {
+		options.Log = io.Discard
+	}
 	l := &Lab{
 		Plan: plan, Shaper: shaper, Started: time.Now(), options: options,
+		log:   &lockedWriter{to: options.Log},
 		nodes: map[string]*Node{}, links: map[string]*links.Link{}, tunnels: map[string]*Tunnel{},
 	}
 	defer func() {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"pqlab/agent"
@@ -61,7 +63,18 @@ func (n *Node) startAgent(ctx context.Context, l *Lab) error {
 		return errors.Join(fmt.Errorf("node %s: starting its agent: %w", n.Plan.Name, err), client.Close())
 	}
 	n.process, n.agent = process, client
-	go prefixLines(l.options.Log, n.Plan.Name, stderr)
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		copyLines(l.log, n.Plan.Name, stderr)
+	}()
+	l.onDown("last words of "+n.Plan.Name, func(ctx context.Context) error {
+		select {
+		case <-copied:
+		case <-ctx.Done():
+		}
+		return nil
+	})
 	l.onDown("agent of "+n.Plan.Name, n.stopAgent)
 	if n.hello, err = client.Hello(ctx); err != nil {
 		return err
@@ -82,16 +95,31 @@ func (n *Node) stopAgent(ctx context.Context) error {
 	return errors.Join(errClose, n.process.Stop(ctx))
 }
 
-// prefixLines copies what a node writes, line by line so that nodes do not mix.
-func prefixLines(to io.Writer, node string, from io.ReadCloser) {
+// copyLines copies what a node writes, line by line so that nodes do not mix, until the last process that could write has
+// ended. A line may have any length.
+func copyLines(to io.Writer, node string, from io.ReadCloser) {
 	defer from.Close()
-	if to == nil {
-		io.Copy(io.Discard, from)
-		return
+	for lines := bufio.NewReader(from); ; {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			fmt.Fprintf(to, "%s: %s\n", node, strings.TrimSuffix(line, "\n"))
+		}
+		if err != nil {
+			return
+		}
 	}
-	for lines := bufio.NewScanner(from); lines.Scan(); {
-		fmt.Fprintf(to, "%s: %s\n", node, lines.Text())
-	}
+}
+
+// lockedWriter lets the nodes write one after the other.
+type lockedWriter struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (w *lockedWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(b)
 }
 
 // makeCgroup caps the node's CPU as its profile says. Where the machine offers no cgroups the lab goes on without and

@@ -55,9 +55,9 @@ func (h *held) note(e agent.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch e.Kind {
-	case ipsec.Rekeyed:
+	case ipsec.Established, ipsec.Rekeyed:
 		delete(h.failed, e.Tunnel)
-		if e.Initiator {
+		if e.Initiator && e.Kind == ipsec.Rekeyed {
 			h.rekeys[e.Tunnel]++
 		}
 	case ipsec.Failed, ipsec.Expired:
