@@ -1,18 +1,18 @@
 # Everything here needs Go and nothing else of ours. Works as root and as an ordinary user.
 GO ?= go
-SUITES := $(notdir $(patsubst %/,%,$(wildcard suites/*/)))
 
-.PHONY: demo test lint bench build clean
+.PHONY: demo test lint bench kills fuzz build clean
 
 ## demo: one lab from topology to rekeying ESP traffic, measured; the report is out/demo/index.html
 demo: build
 	bin/pqlab run east-west --duration 5s --rekey-blocks 2000000 --report out/demo
 
-## test: lint, then every unit test and every suite that this machine can run
-test: lint
-	$(GO) test -race ./...
+## test: lint, every test with the race detector, and every claim as a user verifies it; what was skipped says why
+test: lint build
+	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
+	bin/pqlab test
 
-## lint: vet, staticcheck, formatting
+## lint: formatting, vet, staticcheck
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt needed:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
@@ -22,7 +22,19 @@ lint:
 bench: build
 	bin/pqlab bench labs
 	bin/pqlab bench tunnel
-	$(GO) test -run '^$$' -bench . ./pqc/... ./ipsec/...
+	$(GO) test -run '^$$' -bench . ./lab ./pqc/... ./ipsec/... ./traffic
+
+## kills: kill pqlab at 200 random moments, and see that nothing is left
+kills:
+	PQLAB_KILLS=200 $(GO) test -count 1 -timeout 60m ./suites/hygiene
+
+## fuzz: every fuzz target for a minute
+fuzz:
+	@grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for target in $$(cat $$dir/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p'); do \
+			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime 60s $$dir || exit 1; \
+		done; \
+	done
 
 build:
 	$(GO) build -o bin/pqlab ./cmd/pqlab
