@@ -66,6 +66,10 @@ func TestTraffic(t *testing.T) {
 				if err := a.CloseTraffic(t.Context(), relay.ID); err != nil {
 					t.Error(err)
 				}
+				if conn, err := net.Dial("tcp", relay.Addr.String()); err == nil {
+					conn.Close()
+					t.Error("the relay was closed, and accepts")
+				}
 			}
 			if n := len(a.server.open) + len(b.server.open); n != 0 {
 				t.Errorf("%d sinks and relays are open", n)

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -62,7 +64,8 @@ type Config struct {
 	Done     func(Outcome) // told of each claim as it ends; may be nil
 }
 
-// Run runs each claim in a process of its own and returns their outcomes in the order given.
+// Run runs each claim in a process of its own and returns their outcomes in the order given. A claim whose process ends
+// without a report has failed. When ctx ends, the specs under way clean up and Run returns its error.
 func Run(ctx context.Context, claims []Claim, c Config) (_ []Outcome, err error) {
 	dir, err := os.MkdirTemp("", "pqlab-test-")
 	if err != nil {
@@ -111,6 +114,11 @@ func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, er
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", command, claim.Name, c.Mode, base)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // Ginkgo cleans up after this
 	cmd.WaitDelay = time.Minute
+	// In a group of its own it does not get a terminal's ^C besides, for after a second one Ginkgo cleans up no more. It dies
+	// with this process; Linux asks for the death of this thread.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var output strings.Builder
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if c.Verbose != nil {
@@ -121,8 +129,11 @@ func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, er
 		return o, ctx.Err()
 	}
 	text, err := os.ReadFile(base + ".json")
-	if err != nil {
-		return o, fmt.Errorf("claim %s: its specs ended without a report (%w): %s", claim.Name, errors.Join(errRun, err), output.String())
+	if errors.Is(err, fs.ErrNotExist) {
+		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: fmt.Sprintf("ended without a report (%v):\n%s", errRun, output.String())})
+		return o, reporters.GenerateJUnitReport(broken(o), base+".xml")
+	} else if err != nil {
+		return o, fmt.Errorf("claim %s: %w", claim.Name, err)
 	}
 	var reports []types.Report
 	if err := json.Unmarshal(text, &reports); err != nil {
@@ -135,6 +146,13 @@ func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, er
 		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: errRun.Error() + "\n" + output.String()})
 	}
 	return o, nil
+}
+
+// broken is the report that the specs of a claim did not write.
+func broken(o Outcome) types.Report {
+	spec := types.SpecReport{LeafNodeType: types.NodeTypeIt, LeafNodeText: o.Claim, State: types.SpecStateAborted}
+	spec.Failure.Message = o.Failures[0].Message
+	return types.Report{SuiteDescription: o.Claim, SpecReports: types.SpecReports{spec}}
 }
 
 func (o *Outcome) add(r types.Report) {
@@ -163,12 +181,14 @@ func (o *Outcome) add(r types.Report) {
 }
 
 // Main returns at once unless Run started this process; then it runs one claim's specs and exits.
-func Main() {
+func Main() { runClaim(Claims) }
+
+func runClaim(claims func() []Claim) {
 	if len(os.Args) != 5 || os.Args[1] != command {
 		return
 	}
 	name, mode, base := os.Args[2], os.Args[3], os.Args[4]
-	for _, claim := range Claims() {
+	for _, claim := range claims() {
 		if claim.Name == name {
 			os.Exit(specs(claim, mode, base))
 		}
