@@ -54,7 +54,7 @@ func newBenchLabs() *cobra.Command {
 			}
 		}
 		rows := [][]string{
-			{"LAB", "NODES", "UP", "A NODE", "DOWN", "A NODE", "RSS"},
+			{"LAB", "NODES", "UP", "A NODE", "DOWN", "A NODE", "PEAK RSS"},
 			row("pair, with agents and tunnel", 2, out.Pair), row("chain", out.Nodes, out.Chain),
 		}
 		if len(out.Mininet) > 0 {
@@ -67,6 +67,19 @@ func newBenchLabs() *cobra.Command {
 			fmt.Fprintf(c.OutOrStdout(), "not measured: %s\n", out.MininetMissing)
 		}
 		fmt.Fprintf(c.OutOrStdout(), "medians of %d runs\n", *runs)
+		goal := func(what string, got, limit float64, unit string) {
+			verdict := "met"
+			if got > limit {
+				verdict = "missed"
+			}
+			fmt.Fprintf(c.OutOrStdout(), "goal %s: %s (%.0f of %.0f %s)\n", verdict, what, got, limit, unit)
+		}
+		goal("pair up", bench.Median(out.Pair, up), float64(bench.GoalPairUp.Milliseconds()), "ms")
+		if out.Nodes == bench.GoalChain {
+			goal("chain up", bench.Median(out.Chain, up), float64(bench.GoalChainUp.Milliseconds()), "ms")
+			rss := bench.Median(out.Chain, func(l bench.Lab) float64 { return float64(l.RSS) })
+			goal("chain's memory", rss/(1<<20), bench.GoalChainRSS/(1<<20), "MiB")
+		}
 		return nil
 	}
 	return c
