@@ -37,6 +37,20 @@ type InstalledSA struct {
 	Soft, Hard ipsec.Limits
 }
 
+// None of them prints what is secret; to read it is to name the field.
+
+func (s Secrets) String() string             { return "secrets of " + s.Domain }
+func (s Secrets) GomegaString() string       { return s.String() }
+func (s Secrets) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+func (s SecretSource) String() string             { return "secret of " + s.Name }
+func (s SecretSource) GomegaString() string       { return s.String() }
+func (s SecretSource) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+func (s InstalledSA) String() string             { return fmt.Sprintf("SA %#08x", s.SPI) }
+func (s InstalledSA) GomegaString() string       { return s.String() }
+func (s InstalledSA) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
 // Secrets gives the secrets of a tunnel's latest exchange, of an agent that was started with Config.Reveal.
 func (c *Client) Secrets(ctx context.Context, tunnel string) (Secrets, error) {
 	return invoke[Secrets](ctx, c, "Secrets", tunnel)
