@@ -98,6 +98,7 @@ type keyingState struct {
 	listeners map[netip.Addr]net.Listener
 	serving   sync.WaitGroup
 	ends      map[string]*end // by tunnel
+	removed   []*end          // keys to wipe when nothing runs any more
 	revealed  map[string]*Secrets
 }
 
@@ -147,6 +148,13 @@ func (k *keyingState) started() (ipsec.Dataplane, *ipsec.Tunnels) {
 	return k.plane, k.tunnels
 }
 
+// wipe overwrites the signature key, which must not be in use any more.
+func (e *end) wipe() {
+	if e.signing != nil {
+		e.signing.Wipe()
+	}
+}
+
 // startKeying makes the dataplane and what keys it, once. The lock of changes is held.
 func (s *Server) startKeying() error {
 	k := &s.keying
@@ -182,6 +190,11 @@ func (s *Server) addTunnel(_ context.Context, want Tunnel) (_ Identity, err erro
 	if err != nil {
 		return Identity{}, fmt.Errorf("tunnel %s: %w", name, err)
 	}
+	defer func() {
+		if err != nil {
+			e.wipe()
+		}
+	}()
 	k := &s.keying
 	k.changing.Lock()
 	defer k.changing.Unlock()
@@ -376,8 +389,11 @@ func (s *Server) removeTunnel(_ context.Context, name string) (struct{}, error) 
 func (k *keyingState) forget(tunnel string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	at := k.ends[tunnel].peer.Local
+	e := k.ends[tunnel]
+	at := e.peer.Local
 	delete(k.ends, tunnel)
+	delete(k.revealed, tunnel)
+	k.removed = append(k.removed, e) // an exchange that is being answered may still sign
 	for _, e := range k.ends {
 		if e.peer.Local == at {
 			return nil
@@ -404,10 +420,16 @@ func (k *keyingState) close() error {
 	}
 	errs = append(errs, tunnels.Close())
 	k.serving.Wait()
-	for _, e := range k.ends {
-		if e.signing != nil {
-			e.signing.Wipe()
-		}
-	}
+	k.wipe()
 	return errors.Join(append(errs, plane.Close())...)
+}
+
+// wipe overwrites the signature keys, when nothing runs any more that could sign.
+func (k *keyingState) wipe() {
+	for _, e := range k.ends {
+		e.wipe()
+	}
+	for _, e := range k.removed {
+		e.wipe()
+	}
 }
