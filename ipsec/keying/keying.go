@@ -113,11 +113,7 @@ func dialTCP(ctx context.Context, p Peer) (net.Conn, error) {
 }
 
 func (s *Service) initiate(ctx context.Context, conn net.Conn, peer Peer, p ipsec.Proposal, install func(*ipsec.Keys) error) error {
-	endpoint := s.endpoint
-	if len(peer.Config.TLSGroups) > 0 {
-		endpoint.TLSGroups = peer.Config.TLSGroups
-	}
-	session, err := exchange.Initiate(ctx, conn, endpoint, peer.Config, exchange.Proposal{
+	session, err := exchange.Initiate(ctx, conn, s.endpoint, peer.Config, exchange.Proposal{
 		Tunnel: peer.Tunnel, SPI: p.SPI, Trigger: string(p.Trigger), Replaces: p.Replaces,
 	})
 	if err != nil {

@@ -103,16 +103,20 @@ func (c *channel) step() error {
 	return c.ctx.Err()
 }
 
-func tlsConfig(ep *Endpoint) *tls.Config {
-	groups := ep.TLSGroups
+// groupsOf says what a list of TLS groups means.
+func groupsOf(groups []tls.CurveID) []tls.CurveID {
 	if len(groups) == 0 {
-		groups = []tls.CurveID{tls.X25519}
+		return []tls.CurveID{tls.X25519}
 	}
+	return groups
+}
+
+func tlsConfig(ep *Endpoint, groups []tls.CurveID) *tls.Config {
 	return &tls.Config{
 		Certificates:           []tls.Certificate{ep.Certificate},
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{ALPN},
-		CurvePreferences:       groups,
+		CurvePreferences:       groupsOf(groups),
 		SessionTicketsDisabled: true,
 		// One record for a message; the default begins with small ones, for browsers.
 		DynamicRecordSizingDisabled: true,
@@ -121,7 +125,7 @@ func tlsConfig(ep *Endpoint) *tls.Config {
 
 // client does the initiator's side of the TLS handshake.
 func (c *channel) client(ep *Endpoint, cfg *Config) (tlsSecrets, *Error) {
-	conf := tlsConfig(ep)
+	conf := tlsConfig(ep, cfg.TLSGroups)
 	conf.InsecureSkipVerify = true // Peer.verify is the verification, and knows pins
 	conf.VerifyConnection = func(cs tls.ConnectionState) error {
 		return cfg.Peer.verify(cs.PeerCertificates, x509.ExtKeyUsageServerAuth)
@@ -132,7 +136,7 @@ func (c *channel) client(ep *Endpoint, cfg *Config) (tlsSecrets, *Error) {
 // server does the responder's side of the TLS handshake. Whom the certificate belongs to matters when the tunnel is
 // known.
 func (c *channel) server(ep *Endpoint) (tlsSecrets, *Error) {
-	conf := tlsConfig(ep)
+	conf := tlsConfig(ep, ep.TLSGroups)
 	conf.ClientAuth = tls.RequireAnyClientCert
 	return c.handshake(conf, tls.Server)
 }
@@ -167,9 +171,9 @@ func (c *channel) handshake(conf *tls.Config, side func(net.Conn, *tls.Config) *
 
 // checkGroup refuses a TLS session whose group the tunnel does not allow.
 func (c *channel) checkGroup(cfg *Config) error {
-	group := c.tls.ConnectionState().CurveID
-	if len(cfg.TLSGroups) > 0 && !slices.Contains(cfg.TLSGroups, group) {
-		return fmt.Errorf("%w: %v, want one of %v", ErrTLSGroup, group, cfg.TLSGroups)
+	group, allowed := c.tls.ConnectionState().CurveID, groupsOf(cfg.TLSGroups)
+	if !slices.Contains(allowed, group) {
+		return fmt.Errorf("%w: %v, want one of %v", ErrTLSGroup, group, allowed)
 	}
 	return nil
 }

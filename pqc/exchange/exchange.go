@@ -29,8 +29,8 @@ const MinSPI = 256
 // Endpoint is what a node brings to each of its exchanges.
 type Endpoint struct {
 	Certificate tls.Certificate // NewIdentity makes one
-	// TLSGroups are offered and accepted; none means X25519 alone, so that the combination joins a classical and a
-	// post-quantum secret.
+	// TLSGroups are what a responder's TLS takes before it knows the tunnel, whose Config then decides; none means X25519
+	// alone. An initiator offers those of its Config.
 	TLSGroups []tls.CurveID
 	// Deadline of each step: the TLS handshake, and the sending and receiving of each message. 0 means DefaultDeadline.
 	Deadline time.Duration
@@ -47,7 +47,8 @@ type Config struct {
 	Pinned        *Pinned
 	Mutual        bool // the initiator signs too
 	Encapsulation Encapsulation
-	// TLSGroups, if there are any, narrow the groups of the Endpoint for this tunnel.
+	// TLSGroups are the only ones that the tunnel is keyed over, whatever the Endpoint takes. None means X25519 alone, so
+	// that the combination joins a classical and a post-quantum secret.
 	TLSGroups []tls.CurveID
 	// Deadline replaces the Endpoint's if it is not 0: for a responder, once Lookup has returned.
 	Deadline time.Duration

@@ -265,21 +265,26 @@ func TestTLSGroups(t *testing.T) {
 	hybrid := []tls.CurveID{tls.X25519MLKEM768}
 	both := []tls.CurveID{tls.X25519, tls.X25519MLKEM768}
 	for name, tc := range map[string]struct {
-		initiator, responder, tunnel []tls.CurveID
-		want                         tls.CurveID // 0: refused
+		initiator        []tls.CurveID // of its Config
+		endpoint, tunnel []tls.CurveID // of the responder, and of its Config
+		want             tls.CurveID   // 0: refused
 	}{
-		"default":                   {nil, nil, nil, tls.X25519},
-		"hybrid":                    {hybrid, hybrid, nil, tls.X25519MLKEM768},
-		"hybrid offered only":       {hybrid, nil, nil, 0},
-		"hybrid accepted too":       {nil, both, nil, tls.X25519},
-		"tunnel wants it hybrid":    {nil, both, hybrid, 0},
-		"tunnel gets it hybrid":     {both, both, hybrid, tls.X25519MLKEM768},
-		"tunnel wants it classical": {hybrid, both, []tls.CurveID{tls.X25519}, 0},
+		"default":                       {nil, nil, nil, tls.X25519},
+		"hybrid":                        {hybrid, hybrid, hybrid, tls.X25519MLKEM768},
+		"hybrid offered only":           {hybrid, nil, nil, 0},
+		"hybrid accepted too":           {nil, both, both, tls.X25519},
+		"hybrid for other tunnels":      {nil, both, nil, tls.X25519},
+		"hybrid for other tunnels only": {hybrid, both, nil, 0},
+		"hybrid preferred to ours":      {both, both, nil, 0},
+		"tunnel wants it hybrid":        {nil, both, hybrid, 0},
+		"tunnel gets it hybrid":         {both, both, hybrid, tls.X25519MLKEM768},
+		"tunnel wants it classical":     {hybrid, both, []tls.CurveID{tls.X25519}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			initiator, responder := pair(t, exchange.Config{Suites: anySuite(t)})
-			initiator.Endpoint.TLSGroups, responder.Endpoint.TLSGroups, responder.Config.TLSGroups = tc.initiator, tc.responder, tc.tunnel
+			initiator.Endpoint.TLSGroups = both // counts for a responder only
+			initiator.Config.TLSGroups, responder.Endpoint.TLSGroups, responder.Config.TLSGroups = tc.initiator, tc.endpoint, tc.tunnel
 			r := run(t, initiator, responder)
 			if tc.want != 0 {
 				agreed(t, r)
@@ -291,7 +296,7 @@ func TestTLSGroups(t *testing.T) {
 			if r.Initiator != nil || r.Responder != nil || r.InitiatorErr == nil || r.ResponderErr == nil {
 				t.Errorf("initiator: %v, responder: %v", r.InitiatorErr, r.ResponderErr)
 			}
-			if tc.tunnel != nil && !errors.Is(r.ResponderErr, exchange.ErrTLSGroup) {
+			if tc.endpoint != nil && !errors.Is(r.ResponderErr, exchange.ErrTLSGroup) {
 				t.Errorf("responder: %v", r.ResponderErr)
 			}
 		})
