@@ -3,6 +3,7 @@
 package keying
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,8 +45,8 @@ type Report struct {
 
 // Service runs the exchanges of one node.
 type Service struct {
-	// Dial connects to a peer, if the way is another than TCP from its Local address to Port of its Remote one. It is set
-	// before the service is used.
+	// Dial connects to a peer, if the way is another than TCP from its Local address to Port of its Remote one. Its context
+	// ends when the deadline of a step has passed, and with Dial. It is set before the service is used.
 	Dial func(context.Context, Peer) (net.Conn, error)
 
 	endpoint exchange.Endpoint
@@ -96,15 +97,23 @@ func (k keyer) Initiate(ctx context.Context, p ipsec.Proposal, install func(*ips
 	if !ok {
 		return fmt.Errorf("tunnel %s: its peer is not trusted yet", k.tunnel)
 	}
-	dial := k.service.Dial
-	if dial == nil {
-		dial = dialTCP
-	}
-	conn, err := dial(ctx, peer)
+	conn, err := k.service.connect(ctx, peer)
 	if err != nil {
 		return fmt.Errorf("key exchange: %w", err)
 	}
 	return k.service.initiate(ctx, conn, peer, p, install)
+}
+
+// connect is the first step of an exchange, with the deadline of each: without one a silent peer would hold it up for
+// minutes.
+func (s *Service) connect(ctx context.Context, peer Peer) (net.Conn, error) {
+	dial := s.Dial
+	if dial == nil {
+		dial = dialTCP
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(peer.Config.Deadline, s.endpoint.Deadline, exchange.DefaultDeadline))
+	defer cancel()
+	return dial(ctx, peer)
 }
 
 func dialTCP(ctx context.Context, p Peer) (net.Conn, error) {

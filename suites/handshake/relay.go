@@ -39,12 +39,12 @@ func relays() {
 				}
 				type passed struct{ there, back int64 }
 				relay := make(chan passed, 1)
-				a.goes(func(ctx context.Context) (net.Conn, error) {
+				a.goes(func(dialling context.Context) (net.Conn, error) {
 					mine, his, err := exchangetest.Loopback()
 					if err != nil {
 						return nil, err
 					}
-					on, err := b.connect(ctx)
+					on, err := b.connect(dialling)
 					if err != nil {
 						return nil, err
 					}
