@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -80,10 +81,12 @@ func labs(e testlab.Env) {
 		_, err = l.Node(l.Plan.Nodes[0].Name).Start(nodes.Command{Path: "/bin/sh", Args: []string{"-c", stubborn}, Stdout: w})
 		w.Close()
 		Expect(err).NotTo(HaveOccurred())
+		Expect(r.SetReadDeadline(time.Now().Add(cleanTime))).To(Succeed())
 		words := bufio.NewScanner(r)
 		Expect(words.Scan()).To(BeTrue(), "it did not start")
 		Expect(l.Down(ctx)).To(Succeed())
-		Expect(words.Scan()).To(BeFalse(), "a process that it started lives, and holds its output")
+		Expect(words.Scan()).To(BeFalse())
+		Expect(words.Err()).NotTo(HaveOccurred(), "a process that it started lives, and holds its output")
 	},
 		Entry("without a cgroup", topology.New("plain").Host("a").Host("b").Ethernet("a", "b")),
 		Entry("with a cgroup", topology.New("capped").Host("a", topology.Profile("xeon")).Host("b").Ethernet("a", "b")),

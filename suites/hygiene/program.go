@@ -61,6 +61,10 @@ type program struct {
 	user   user
 	before hygiene.Snapshot
 	owner  hygiene.Owner // of what the program starts
+
+	// journals are in a directory of the program's own: any other pqlab on the machine would repair what it finds in the
+	// usual one, and so hide what this one leaves.
+	journals string
 }
 
 // newProgram notes how the machine is now.
@@ -76,7 +80,7 @@ func newProgram(e testlab.Env, u user) program {
 	}
 	before, err := hygiene.Take()
 	Expect(err).NotTo(HaveOccurred())
-	return program{e.Binary, u, before, hygiene.NewOwner()}
+	return program{e.Binary, u, before, hygiene.NewOwner(), directory()}
 }
 
 // process is pqlab, started.
@@ -95,12 +99,7 @@ func (p program) start(args ...string) *process {
 // owned makes cmd run as the user, and what it starts known by its owner.
 func (p program) owned(cmd *exec.Cmd) *exec.Cmd {
 	cmd.Dir, cmd.SysProcAttr = "/", p.user.attr()
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "XDG_RUNTIME_DIR=") || p.user.uid == 0 {
-			cmd.Env = append(cmd.Env, v)
-		}
-	}
-	cmd.Env = append(cmd.Env, p.owner.Env())
+	cmd.Env = append(os.Environ(), p.owner.Env(), "XDG_RUNTIME_DIR="+p.journals)
 	return cmd
 }
 
@@ -152,6 +151,7 @@ func (p program) settled(ctx SpecContext) time.Duration {
 	left, err := hygiene.Settled(within(ctx, cleanTime), p.before, p.owner)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(left).To(BeEmpty(), "left behind")
+	Eventually(os.ReadDir, cleanTime).WithArguments(p.journals).Should(BeEmpty(), "left behind")
 	return time.Since(began)
 }
 
