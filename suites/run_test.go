@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -29,7 +30,15 @@ func note(name, text string) {
 	os.WriteFile(filepath.Join(os.Getenv(notes), name), []byte(text), 0o644)
 }
 
+// runner makes this binary a runner of the claim that hangs.
+const runner = "suites-test-runner"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == runner {
+		_, err := Run(context.Background(), []Claim{hangs}, Config{Mode: "emu"})
+		fmt.Fprintln(os.Stderr, "not killed:", err)
+		os.Exit(1)
+	}
 	runClaim(func() []Claim { return []Claim{passes, fails, skips, panics, exits, breaks, hangs, cleansUp, nothing} })
 	os.Exit(m.Run())
 }
@@ -222,6 +231,39 @@ func TestCancelled(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, "group"))
 	if group, pid, _ := strings.Cut(string(text), " "); err != nil || group != pid {
 		t.Errorf("process %s is in the group %s: %v", pid, group, err)
+	}
+}
+
+// Specs do not outlive a runner that was killed.
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", runner)
+	cmd.Env = append(os.Environ(), notes+"="+dir, "TMPDIR="+t.TempDir())
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the spec runs", func() bool { _, err := os.Stat(filepath.Join(dir, "hangs")); return err == nil })
+	text, err := os.ReadFile(filepath.Join(dir, "group"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, pid, _ := strings.Cut(string(text), " ")
+	cmd.Process.Kill()
+	cmd.Wait()
+	eventually(t, "the spec's process ends", func() bool {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		return err != nil || strings.HasPrefix(rest, "Z")
+	})
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
 	}
 }
 
