@@ -1,3 +1,6 @@
 package keying
 
-const MaxAnswering = maxAnswering
+const (
+	MaxAnswering = maxAnswering
+	MaxStrangers = maxStrangers
+)

@@ -5,7 +5,6 @@ package keying
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,10 +17,6 @@ import (
 // Port is the TCP port that nodes listen on for exchanges: the one of IKE in TCP (RFC 9329 section 2), as 4500/udp is
 // the one of ESP.
 const Port = 4500
-
-// maxAnswering bounds the exchanges that a node answers at once; more wait in the listener's queue. It bounds what
-// strangers can make a node hold, because each costs a TLS session.
-const maxAnswering = 64
 
 // Peer is the other end of one tunnel.
 type Peer struct {
@@ -135,28 +130,4 @@ func (s *Service) initiate(ctx context.Context, conn net.Conn, peer Peer, p ipse
 		return err
 	}
 	return session.Done(ctx)
-}
-
-// Serve answers exchanges until the listener is closed, and returns when the last of them has ended. failed is told of
-// each that came to nothing. An error is the listener's own.
-func (s *Service) Serve(ctx context.Context, l net.Listener, failed func(error)) error {
-	var answering sync.WaitGroup
-	defer answering.Wait()
-	places := make(chan struct{}, maxAnswering)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
-		}
-		places <- struct{}{}
-		answering.Go(func() {
-			defer func() { <-places }()
-			if err := s.Answer(ctx, conn); err != nil {
-				failed(err)
-			}
-		})
-	}
 }

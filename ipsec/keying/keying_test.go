@@ -126,7 +126,7 @@ func pair(t *testing.T) (a, b *end) {
 			}
 			return peer.dial(ctx)
 		}
-		own.service.Trust(keying.Peer{Tunnel: "t", Config: config(t, peer.pin())})
+		own.service.Trust(keying.Peer{Tunnel: "t", Remote: netip.MustParseAddr("127.0.0.1"), Config: config(t, peer.pin())})
 	}
 	return a, b
 }
@@ -383,6 +383,7 @@ func TestServeIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.service.Trust(keying.Peer{Tunnel: "t", Remote: netip.MustParseAddr("127.0.0.1")})
 	counting := &countingListener{Listener: l}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

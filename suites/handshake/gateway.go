@@ -94,8 +94,8 @@ func open(end exchangetest.End, tunnel string) *gateway {
 // add gives the gateway a tunnel.
 func (g *gateway) add(name string, cfg exchange.Config) *ipsec.Tunnel {
 	GinkgoHelper()
-	g.service.Trust(keying.Peer{Tunnel: name, Config: cfg})
 	prefix, here := netip.MustParsePrefix, netip.MustParseAddr("127.0.0.1")
+	g.service.Trust(keying.Peer{Tunnel: name, Remote: here, Config: cfg})
 	t, err := g.tunnels.Add(ipsec.Config{
 		Policy: ipsec.Policy{
 			Tunnel: name, Local: []netip.Prefix{prefix("192.0.2.0/24")}, Remote: []netip.Prefix{prefix("198.51.100.0/24")},
