@@ -31,7 +31,7 @@ func replays() {
 		Entry("the one before", instead(func(at int, _ []byte, earlier [messages][]byte) []byte { return earlier[(at+done-2)%done+1] })),
 		Entry("the sender's next one", instead(func(at int, _ []byte, earlier [messages][]byte) []byte { return earlier[(at+1)%done+1] })),
 		Entry("one of no type", instead(func(_ int, m []byte, _ [messages][]byte) []byte { m[0] = 77; return m })),
-		Entry("an alert that nobody knows", instead(func(int, []byte, [messages][]byte) []byte { return []byte{255, 0, 0, 1, 3} })),
+		Entry("an alert that nobody knows", instead(func(int, []byte, [messages][]byte) []byte { return []byte{255, 0, 0, 1, 99} })),
 		Entry("an alert of many bytes", instead(func(int, []byte, [messages][]byte) []byte { return append([]byte{255, 0, 1, 0}, make([]byte, 256)...) })),
 		Entry("an alert of none", instead(func(int, []byte, [messages][]byte) []byte { return []byte{255, 0, 0, 0} })),
 		Entry("the body of zeros", instead(func(_ int, m []byte, _ [messages][]byte) []byte { clear(m[headerSize:]); return m })),
