@@ -29,7 +29,8 @@ type ledger struct {
 	got     map[sa]uint64
 	began   []rekey
 	failed  []string
-	missed  map[string]uint64 // events, by node
+	spent   map[string]map[ipsec.Trigger]map[uint32]bool // SAs that reached a hard limit: by tunnel, limit and SPI
+	missed  map[string]uint64                            // events, by node
 }
 
 // sa names an SA by the node that it leads to.
@@ -51,6 +52,7 @@ func newLedger(plan *topology.Plan) *ledger {
 	l := &ledger{
 		changed: make(chan struct{}), peers: map[string][2]string{}, first: map[string]keying.Report{},
 		sent: map[sa]uint64{}, got: map[sa]uint64{}, missed: map[string]uint64{},
+		spent: map[string]map[ipsec.Trigger]map[uint32]bool{},
 	}
 	for _, t := range plan.Tunnels {
 		l.peers[t.Name] = [2]string{t.A.Node, t.B.Node}
@@ -88,9 +90,38 @@ func (l *ledger) note(e agent.Event) {
 		}
 	case ipsec.Retired:
 		l.got[sa{e.Tunnel, e.Node, e.Old.In}] = e.Replaced.In.Packets
-	case ipsec.Failed, ipsec.Expired:
+	case ipsec.Failed:
 		l.failed = append(l.failed, failure(e))
+	case ipsec.Expired:
+		l.expired(e)
 	}
+}
+
+// expired takes a hard limit that was reached. Both ends of an SA tell of it. The lock is held.
+func (l *ledger) expired(e agent.Event) {
+	if l.spent[e.Tunnel] == nil {
+		l.spent[e.Tunnel] = map[ipsec.Trigger]map[uint32]bool{}
+	}
+	of := l.spent[e.Tunnel]
+	if of[e.Trigger] == nil {
+		of[e.Trigger] = map[uint32]bool{}
+	}
+	for _, spi := range []uint32{e.Old.In, e.Old.Out} {
+		if spi != 0 {
+			of[e.Trigger][spi] = true
+		}
+	}
+}
+
+// spentSAs counts the SAs of a tunnel that reached a hard limit, by the limit.
+func (l *ledger) spentSAs(tunnel string) map[ipsec.Trigger]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := map[ipsec.Trigger]int{}
+	for limit, of := range l.spent[tunnel] {
+		n[limit] = len(of)
+	}
+	return n
 }
 
 // wait returns when done does, which is called with the lock held after each event.

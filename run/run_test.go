@@ -102,9 +102,9 @@ func TestDo(t *testing.T) {
 	if result.Verdict() != report.Pass {
 		t.Error(result.Verdict())
 	}
-	// A check for the tunnel's keys, for their replacement, for what it refused, for each flow, for the loss of the UDP flow, for the link, for the
+	// A check for the tunnel's keys, for their replacement, for its hard limits, for what it refused, for each flow, for the loss of the UDP flow, for the link, for the
 	// rekeys.
-	if n := len(result.Checks); n != 8 {
+	if n := len(result.Checks); n != 9 {
 		t.Errorf("%d checks: %+v", n, result.Checks)
 	}
 	if result.Topology != "small" || result.Version != "v1" || !slices.Equal(result.Command, []string{"pqlab", "run"}) || result.Kernel == "" ||

@@ -1,0 +1,101 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"pqlab/ipsec"
+	"pqlab/report"
+	"pqlab/topology"
+)
+
+// judgeHardLimit checks that no SA of a tunnel reached its hard limit, beyond which every packet is refused. An exchange
+// that takes too long lets it; the switch to new SAs is not to blame. What is left over are the packets for which
+// an end had no SA for another reason.
+func (r *runner) judgeHardLimit(tunnel string, drops []report.Drops) (homeless uint64) {
+	name := fmt.Sprintf("tunnel %s stays below its hard limits", tunnel)
+	var refused uint64
+	for _, d := range drops {
+		refused += d.Reasons["expired"]
+		homeless += d.Reasons["no_sa"]
+	}
+	spent := r.ledger.spentSAs(tunnel)
+	if spent[ipsec.ByTime] > 0 { // the SAs go with that limit
+		refused, homeless = refused+homeless, 0
+	}
+	if refused == 0 && len(spent) == 0 {
+		r.check(name, true, "every SA was replaced before")
+		return homeless
+	}
+	var reached, flags []string
+	for _, limit := range slices.Sorted(maps.Keys(spent)) {
+		reached = append(reached, fmt.Sprintf("SAs that reached that of %s: %d", limit, spent[limit]))
+		flags = append(flags, "--rekey-"+string(limit))
+	}
+	if len(flags) == 0 { // events that were missed
+		flags = []string{"the limits"}
+	}
+	r.check(name, false, fmt.Sprintf("%s; packets refused beyond it: %d; exchanges took too long for the rate: raise %s or lower the rate",
+		cmp.Or(strings.Join(reached, ", "), "how many SAs reached them is not known"), refused, strings.Join(flags, ", ")))
+	return homeless
+}
+
+// judgeRekeys tells what a rekey lost from what was lost on the way. A rekey loses a packet for which one of the ends has
+// no SA, and the ends count those; what went into a full queue between them is the way's.
+func (r *runner) judgeRekeys(homeless uint64) {
+	n := len(r.result.Rekeys)
+	if n == 0 {
+		return
+	}
+	var lost uint64
+	for _, k := range r.result.Rekeys {
+		lost += k.Lost
+	}
+	r.check("rekeys lose nothing", homeless == 0, fmt.Sprintf("%d rekeys, %d packets without an SA", n, homeless))
+	if lost > 0 && homeless == 0 && !r.lossy() {
+		r.warn(fmt.Sprintf("%d packets of the SAs that were replaced did not arrive; every packet that did found its SA", lost))
+	}
+}
+
+// spent says whether an SA in use is far beyond a limit at which it should have been replaced.
+func spent(c ipsec.Counters, l topology.Limits) bool {
+	const slack = 2 // exchanges take their time, and traffic goes on meanwhile
+	return l.Blocks > 0 && c.Blocks >= slack*l.Blocks || l.Bytes > 0 && c.Bytes >= slack*l.Bytes ||
+		l.Packets > 0 && c.Packets >= slack*l.Packets
+}
+
+func (r *runner) countTunnel(ctx context.Context, t topology.PlannedTunnel, out *report.Tunnel) error {
+	refused, late := "", ""
+	for _, node := range []string{t.A.Node, t.B.Node} {
+		s, err := r.lab.Tunnel(t.Name).State(ctx, node)
+		if err != nil {
+			return err
+		}
+		out.SAs = append(out.SAs, saOf(node, "in", s.SPIs.In, s.In), saOf(node, "out", s.SPIs.Out, s.Out))
+		if spent(s.In, t.Rekey) || spent(s.Out, t.Rekey) {
+			late += fmt.Sprintf(" %s: %d blocks in, %d out", node, s.In.Blocks, s.Out.Blocks)
+		}
+		reasons := dropsOf(s.Drops)
+		out.Drops = append(out.Drops, report.Drops{Node: node, Reasons: reasons})
+		for _, bad := range []string{"replay", "integrity", "malformed", "policy", "plaintext", "unknown_spi"} {
+			if reasons[bad] > 0 {
+				refused += fmt.Sprintf(" %s: %d %s", node, reasons[bad], bad)
+			}
+		}
+	}
+	if late == "" {
+		r.check(fmt.Sprintf("tunnel %s replaces its keys in time", t.Name), true, fmt.Sprintf("at %d blocks", t.Rekey.Blocks))
+	} else {
+		r.check(fmt.Sprintf("tunnel %s replaces its keys in time", t.Name), false, fmt.Sprintf("limit %d blocks;%s", t.Rekey.Blocks, late))
+	}
+	if refused == "" {
+		r.check(fmt.Sprintf("tunnel %s refused nothing", t.Name), true, "no replay, forgery or plaintext")
+	} else {
+		r.check(fmt.Sprintf("tunnel %s refused nothing", t.Name), false, refused[1:])
+	}
+	return nil
+}

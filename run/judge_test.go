@@ -1,0 +1,83 @@
+package run
+
+import (
+	"strings"
+	"testing"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/report"
+	"pqlab/topology"
+)
+
+// Packets that are refused beyond a hard limit are not a rekey's loss, and packets without an SA are.
+func TestJudgeLoss(t *testing.T) {
+	t.Parallel()
+	expired := func(node string, limit ipsec.Trigger, in, out uint32) agent.Event {
+		return agent.Event{Node: node, Tunnel: "t", Kind: ipsec.Expired, Trigger: limit, Old: ipsec.SPIPair{In: in, Out: out}}
+	}
+	for name, tt := range map[string]struct {
+		events         []agent.Event
+		drops          map[string]uint64 // at one end
+		below, nothing bool              // the hard limits; lost by rekeys
+		words          []string
+	}{
+		"none":            {nil, nil, true, true, nil},
+		"no SA":           {nil, map[string]uint64{"no_sa": 3}, true, false, nil},
+		"refused":         {[]agent.Event{expired("a", ipsec.ByPackets, 0, 300)}, map[string]uint64{"expired": 7}, false, true, []string{"SAs that reached", ": 1;", ": 7;", "--rekey-packets"}},
+		"refused, untold": {nil, map[string]uint64{"expired": 7}, false, true, []string{": 7;"}},
+		"both": {
+			[]agent.Event{expired("a", ipsec.ByBytes, 0, 300), expired("b", ipsec.ByBytes, 300, 0), expired("b", ipsec.ByBytes, 301, 0)},
+			map[string]uint64{"expired": 7, "no_sa": 1}, false, false, []string{"SAs that reached", ": 2;", ": 7;", "--rekey-bytes"},
+		},
+		"reached, none refused": {[]agent.Event{expired("a", ipsec.ByBlocks, 300, 0)}, nil, false, true, []string{"SAs that reached", ": 1;", ": 0;", "--rekey-blocks"}},
+		"time, which drops the SAs": {
+			[]agent.Event{expired("a", ipsec.ByTime, 300, 301)}, map[string]uint64{"no_sa": 9}, false, true, []string{"SAs that reached", ": 2;", ": 9;", "--rekey-time"},
+		},
+		"another tunnel's": {
+			[]agent.Event{{Node: "a", Tunnel: "other", Kind: ipsec.Expired, Trigger: ipsec.ByTime, Old: ipsec.SPIPair{In: 300}}},
+			map[string]uint64{"no_sa": 9}, true, false, nil,
+		},
+	} {
+		r := &runner{plan: pairPlan(), ledger: newLedger(pairPlan()), result: report.Result{Rekeys: make([]report.Rekey, 2)}}
+		for _, e := range tt.events {
+			r.ledger.note(e)
+		}
+		if got := r.ledger.failures(); len(got) > 0 {
+			t.Errorf("%s: a limit is no failed exchange: %q", name, got)
+		}
+		r.judgeRekeys(r.judgeHardLimit("t", []report.Drops{{Node: "a", Reasons: tt.drops}, {Node: "b"}}))
+		if len(r.result.Checks) != 2 || r.result.Checks[0].OK != tt.below || r.result.Checks[1].OK != tt.nothing {
+			t.Errorf("%s: %+v", name, r.result.Checks)
+			continue
+		}
+		for _, w := range tt.words {
+			if !strings.Contains(r.result.Checks[0].Detail, w) {
+				t.Errorf("%s: %q does not say %q", name, r.result.Checks[0].Detail, w)
+			}
+		}
+	}
+}
+
+// An SA that goes on far beyond its limit was not replaced, whatever the rekeys that were told.
+func TestSpent(t *testing.T) {
+	t.Parallel()
+	limits := topology.Limits{Blocks: 1000, Bytes: 16000, Packets: 100}
+	for _, c := range []struct {
+		used ipsec.Counters
+		want bool
+	}{
+		{ipsec.Counters{}, false},
+		{ipsec.Counters{Blocks: 1100, Bytes: 17000, Packets: 110}, false},
+		{ipsec.Counters{Blocks: 2000}, true},
+		{ipsec.Counters{Bytes: 32000}, true},
+		{ipsec.Counters{Packets: 200}, true},
+	} {
+		if got := spent(c.used, limits); got != c.want {
+			t.Errorf("%+v: %v", c.used, got)
+		}
+		if spent(c.used, topology.Limits{}) {
+			t.Errorf("%+v: spent without limits", c.used)
+		}
+	}
+}
