@@ -77,10 +77,10 @@ func (s *Server) watchTunnels(tunnels *ipsec.Tunnels) {
 }
 
 // exchangeFailed tells of an exchange that a peer, or somebody who is none, began and that came to nothing, unless the
-// tunnel tells of it. That a tunnel was busy is no failure.
+// tunnel tells of it. That a tunnel was busy is no failure, nor that the peer gave its exchange up.
 func (s *Server) exchangeFailed(err error) {
 	var accepted *keying.AcceptedError
-	if errors.As(err, &accepted) || errors.Is(err, ipsec.ErrBusy) {
+	if errors.As(err, &accepted) || errors.Is(err, ipsec.ErrBusy) || errors.Is(err, ipsec.ErrAbandoned) {
 		return
 	}
 	s.events.send(Event{Node: s.config.Node, Kind: ipsec.Failed, At: traffic.Now(), Error: err.Error()})

@@ -123,7 +123,8 @@ func (r *Response) Install(k *Keys) error {
 }
 
 // Finish ends the exchange: with nil when done was received, and then the new SAs are in use when it returns nil; with
-// the reason when the exchange failed, which it returns. Calls after the first return nil and do nothing.
+// the reason when the exchange failed, which it returns. ErrAbandoned, wrapped or not, is no failure before Install. Calls
+// after the first return nil and do nothing.
 func (r *Response) Finish(err error) error {
 	t, x := r.tunnel, r.exchange
 	t.mu.Lock()
@@ -223,7 +224,7 @@ func (t *Tunnel) mayInstall(x *exchange, k *Keys) error {
 	case t.closed:
 		return ErrClosed
 	case t.exchange != x:
-		return errAbandoned
+		return ErrAbandoned
 	case x.installed:
 		return errors.New("keys were installed before")
 	}

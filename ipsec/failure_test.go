@@ -3,6 +3,7 @@ package ipsec
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -353,6 +354,48 @@ func TestUnsafeKeys(t *testing.T) {
 			time.Sleep(time.Minute)
 			p.steady()
 		})
+	})
+}
+
+// That the peer gave its exchange up is no failure as long as none of its keys is installed; afterwards, and where this end
+// began, it is.
+func TestPeerAbandons(t *testing.T) {
+	t.Parallel()
+	bubble(t, options{}, func(t *testing.T, p *pair) {
+		p.establish()
+		old := p.a.tunnel.Current()
+		over := fmt.Errorf("answer: %w", ErrAbandoned)
+		for i, installed := range []bool{false, true} {
+			r, err := p.a.tunnel.Accept(0x7777 + uint32(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if installed {
+				c := &conn{id: 1000}
+				if err := p.a.install(r.Install, c.keys(false, r.SPI(), 0x7777+uint32(i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := r.Finish(over); !errors.Is(err, ErrAbandoned) {
+				t.Errorf("Finish: %v", err)
+			}
+			if n := len(p.a.seen(Failed)); (n == 1) != installed || n > 1 {
+				t.Errorf("installed %v: %d failures are told", installed, n)
+			}
+			if p.a.tunnel.Current() != old {
+				t.Errorf("installed %v: other SAs are in use", installed)
+			}
+		}
+		p.b.use(keyerFunc(func(context.Context, Proposal, func(*Keys) error) error { return over }))
+		if err := p.b.tunnel.Rekey(t.Context()); !errors.Is(err, ErrAbandoned) {
+			t.Errorf("the initiator says %v", err)
+		}
+		if len(p.b.seen(Failed)) != 1 {
+			t.Error("the initiator's failure is not told")
+		}
+		p.b.use(nil)
+		time.Sleep(time.Minute)
+		p.steady()
 	})
 }
 

@@ -139,7 +139,7 @@ func (p *pair) ends() []*end { return []*end{p.a, p.b} }
 type message struct {
 	conn        *conn
 	toInitiator bool
-	kind        string // proposal, offer, answer, confirmation, done, bye; busy; reset
+	kind        string // proposal, offer, answer, confirmation, done, bye; busy, cancelled; reset
 	spi         uint32
 }
 
@@ -249,7 +249,11 @@ func (e *end) Initiate(ctx context.Context, p Proposal, install func(*Keys) erro
 	}
 	c := e.dial(e)
 	defer func() {
-		if err != nil && !errors.Is(err, ErrBusy) {
+		switch {
+		case err == nil || errors.Is(err, ErrBusy):
+		case errors.Is(err, context.Canceled):
+			c.send(false, "cancelled", 0)
+		default:
 			c.send(false, "reset", 0)
 		}
 	}()
@@ -310,8 +314,10 @@ func (e *end) respond(c *conn) {
 	}
 	err = func() error {
 		c.send(true, "offer", r.SPI())
-		if _, err := c.receive(ctx, false, "answer"); err != nil {
+		if m, err := c.receive(ctx, false, "answer", "cancelled"); err != nil {
 			return err
+		} else if m.kind == "cancelled" {
+			return fmt.Errorf("answer: %w", ErrAbandoned)
 		}
 		if err := e.install(r.Install, c.keys(false, r.SPI(), m.spi)); err != nil {
 			return err

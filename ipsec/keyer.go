@@ -14,8 +14,9 @@ var ErrBusy = errors.New("another exchange of the tunnel is under way")
 // ErrClosed is the answer of a tunnel that was closed.
 var ErrClosed = errors.New("tunnel is closed")
 
-// errAbandoned ends an exchange of ours that gave way to the peer's.
-var errAbandoned = errors.New("exchange abandoned")
+// ErrAbandoned is how an exchange ends that the end which began it gave up before its keys were installed: it gave way to
+// one of the other end's, or nobody needs it any more. It is no failure.
+var ErrAbandoned = errors.New("exchange abandoned")
 
 // Keys are what an exchange agreed on, as one end sees it: SPI, Key and Salt of both SAs. In.SPI is the SPI that this
 // end chose, Out.SPI the peer's. A ReplayWindow and a Seq are passed on; the limits are the tunnel's to fill in.

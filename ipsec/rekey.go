@@ -84,7 +84,11 @@ func (t *Tunnel) fail(x *exchange, err error) {
 	if t.closed {
 		return
 	}
-	if x.initiator && !x.installed && errors.Is(err, ErrBusy) {
+	giveWay := ErrAbandoned // by the peer
+	if x.initiator {
+		giveWay = ErrBusy
+	}
+	if !x.installed && errors.Is(err, giveWay) {
 		t.retryLater()
 		return
 	}

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pqlab/ipsec"
+	"pqlab/ipsec/gateway/esp"
 )
 
 // TestBatch seals nothing: it sends marked packets of random sizes to two peers with two TOS values, and each peer must get
@@ -95,5 +98,27 @@ func TestBatch(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The largest packet of any tunnel fits a batch, also where a link claims more than an IP packet can be.
+func TestLargestPacketFitsBatch(t *testing.T) {
+	t.Parallel()
+	for _, outer := range []string{"192.0.2.1", "2001:db8::1"} {
+		for _, e := range []ipsec.Encapsulation{ipsec.UDP, ipsec.ESP} {
+			addr := netip.MustParseAddr(outer)
+			p, err := check(ipsec.Policy{
+				Tunnel: "t", Src: addr, Dst: addr.Next(), Encapsulation: e, PathMTU: 65535,
+				Local: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")}, Remote: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/24")},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := newBatch()
+			n := esp.Size(innerMTU(&p, p.PathMTU))
+			if got := len(b.room(&tunnel{policy: p}, 0, n)); got != n {
+				t.Errorf("%s, %v: room for %d of %d", outer, e, got, n)
+			}
+		}
 	}
 }

@@ -170,8 +170,12 @@ func check(p ipsec.Policy) (ipsec.Policy, error) {
 	if p.PathMTU > 65535 || innerMTU(&p, p.PathMTU) < least {
 		return bad("path MTU %d leaves %d bytes for an inner packet; %s needs %d", p.PathMTU, innerMTU(&p, p.PathMTU), what, least)
 	}
+	p.PathMTU = min(p.PathMTU, maxPath)
 	return p, nil
 }
+
+// maxPath is the most of a path's MTU that is used, so that every ESP packet fits a batch whatever its outer headers.
+const maxPath = maxBatch
 
 // address is a socket address as the kernel reads it.
 type address struct {

@@ -19,7 +19,8 @@ func (e *AcceptedError) Error() string { return e.Err.Error() }
 func (e *AcceptedError) Unwrap() error { return e.Err }
 
 // Answer takes part in one exchange that a peer began on conn, and owns conn. An error is an *AcceptedError if the
-// exchange failed after the tunnel had accepted it, and ipsec.ErrBusy if the tunnel was in the middle of another one.
+// exchange failed after the tunnel had accepted it, ipsec.ErrBusy if the tunnel was in the middle of another one, and
+// ipsec.ErrAbandoned if the peer gave the exchange up before its keys were installed here.
 func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 	var response *ipsec.Response
 	session, err := exchange.Respond(ctx, conn, s.answering(), func(h exchange.Hello) (exchange.Config, exchange.Accept, error) {
@@ -36,6 +37,7 @@ func (s *Service) Answer(ctx context.Context, conn net.Conn) error {
 			return response.SPI(), nil
 		}, nil
 	})
+	err = abandoned(err) // before Install
 	if response == nil {
 		return err
 	}

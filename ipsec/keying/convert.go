@@ -33,3 +33,11 @@ func busy(err error) error {
 	}
 	return err
 }
+
+// abandoned tells a tunnel that the peer gave the exchange up by itself. Whatever else it does wrong is a failure.
+func abandoned(err error) error {
+	if e := (*exchange.Error)(nil); errors.As(err, &e) && e.Remote && e.Alert == exchange.Cancelled {
+		return errors.Join(ipsec.ErrAbandoned, err)
+	}
+	return err
+}

@@ -182,9 +182,11 @@ func idle(e *end) bool {
 	if err != nil {
 		return false
 	}
-	r.Finish(errors.New("only asked"))
+	r.Finish(onlyAsked)
 	return true
 }
+
+var onlyAsked = fmt.Errorf("only asked: %w", ipsec.ErrAbandoned)
 
 // An end in the middle of an exchange is busy for the peer's: that is no failure of the initiator's, who comes again.
 func TestBusy(t *testing.T) {
@@ -327,6 +329,45 @@ func TestAcceptedFailure(t *testing.T) {
 	}
 	if b.tunnel.Current() != (ipsec.SPIPair{}) || !idle(b) {
 		t.Error("something is left of it")
+	}
+}
+
+// A peer who gives its exchange up, at whatever message, has not failed, and the tunnel is free for the next.
+func TestAbandoned(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	for message := 1; message <= 3; message += 2 { // those of the initiator's before the keys are installed
+		ctx, cancel := context.WithCancel(t.Context())
+		conn, err := b.dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := config(t, b.pin())
+		sent := 0
+		c.Tamper = func(m []byte) []byte {
+			if sent += 2; sent > message {
+				cancel() // and the message is not sent any more
+			}
+			return m
+		}
+		if _, err := exchange.Initiate(ctx, conn, a.endpoint, c, exchange.Proposal{Tunnel: "t", SPI: 4711}); !errors.Is(err, exchange.Cancelled) {
+			t.Fatalf("at message %d: %v", message, err)
+		}
+		eventually(t, "B ends it", func() bool { return len(b.failures()) == (message+1)/2 })
+		var accepted *keying.AcceptedError
+		f := b.failures()[message/2]
+		if !errors.Is(f, ipsec.ErrAbandoned) || !errors.Is(f, exchange.Cancelled) || errors.As(f, &accepted) != (message > 1) {
+			t.Errorf("at message %d B says %v", message, f)
+		}
+		if !idle(b) {
+			t.Errorf("at message %d: B is busy still", message)
+		}
+	}
+	b.tunnels.Close()
+	for e := range b.tunnels.Events() {
+		if e.Kind == ipsec.Failed {
+			t.Errorf("B tells %+v", e)
+		}
 	}
 }
 
