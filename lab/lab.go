@@ -126,7 +126,19 @@ func check(plan *topology.Plan) error {
 			return fmt.Errorf("node %s: %w", n.Name, err)
 		}
 	}
+	for _, n := range plan.Nodes {
+		if n.Certificate != "" {
+			if err := checkCertificate(n.Certificate); err != nil {
+				return fmt.Errorf("node %s: certificate: %w: %w", n.Name, ErrFile, err)
+			}
+		}
+	}
 	for _, t := range plan.Tunnels {
+		if t.CA != "" {
+			if err := checkCA(t.CA); err != nil {
+				return fmt.Errorf("tunnel %s: CA: %w: %w", t.Name, ErrFile, err)
+			}
+		}
 		switch t.Dataplane {
 		case "", "auto", "gateway":
 		default: // another in its place would prove something else

@@ -58,6 +58,7 @@ func (n *Node) startAgent(ctx context.Context, l *Lab) error {
 		}.Args(),
 		Files: []*os.File{socket}, Stderr: log,
 	})
+	socket.Close() // an agent that dies at once must not look like one that is silent
 	if err != nil {
 		stderr.Close()
 		return errors.Join(fmt.Errorf("node %s: starting its agent: %w", n.Plan.Name, err), client.Close())

@@ -105,11 +105,30 @@ func (p *planner) resolve(i int) bool {
 	for _, l := range way.links {
 		t.Links = append(t.Links, p.links[l].Name)
 	}
-	if t.MTU < minMTU {
-		p.add(BadValue, fmt.Sprintf("tunnels[%d]", i), "tunnel %s: its path carries packets of %d bytes, less than the %d of IPv6", t.Name, t.MTU, minMTU)
+	if least := t.leastMTU(); t.MTU < least {
+		p.add(BadValue, fmt.Sprintf("tunnels[%d]", i), "tunnel %s: its path carries packets of %d bytes; with what ESP adds it has to carry %d", t.Name, t.MTU, least)
 		t.bad = true
 	}
 	return !t.bad
+}
+
+// leastMTU is what the path of a tunnel has to carry so that a packet of the least MTU passes inside: 1280 bytes of
+// IPv6 (RFC 8200 section 5), or 68 of IPv4 (RFC 791).
+func (t *tunnel) leastMTU() int {
+	least, outer := 68, 68
+	if t.Family == "ipv6" {
+		outer = minMTU
+	}
+	for _, s := range t.A.Subnets {
+		if s.Addr().Is6() {
+			least = minMTU
+		}
+	}
+	mtu := outer
+	for innerMTU(mtu, t.Encapsulation, t.Family) < least {
+		mtu++
+	}
+	return mtu
 }
 
 // innerMTU is the largest inner packet whose ESP packet (RFC 4303, tunnel mode, AES-GCM with an 8-byte IV and a 16-byte

@@ -67,8 +67,8 @@ func (p *planner) checkNumbers(i int, what string) {
 	at := func(field string) string { return fmt.Sprintf("links[%d].%s", i, field) }
 	if l.MTU == 0 {
 		l.MTU = defaultMTU(l.Kind)
-	} else if l.MTU < minMTU || l.MTU > 65535 {
-		p.add(BadValue, at("mtu"), "%s: MTU %d is outside %d (the least that IPv6 takes) to 65535", what, l.MTU, minMTU)
+	} else if l.MTU < minMTU || l.MTU > maxMTU {
+		p.add(BadValue, at("mtu"), "%s: MTU %d is outside %d (the least that IPv6 takes) to %d", what, l.MTU, minMTU, maxMTU)
 	}
 	if !(l.Loss >= 0 && l.Loss <= 1) {
 		p.add(BadValue, at("loss"), "%s: loss %v is outside 0 to 1", what, l.Loss)

@@ -26,6 +26,9 @@ const (
 // minMTU is what IPv6 requires of every link (RFC 8200 section 5).
 const minMTU = 1280
 
+// maxMTU of a link, in bytes of IP packet: room for the headers around what fills it.
+const maxMTU = 65000
+
 // Plan fills in what the author left out and checks the lab as a whole. Its error is Errors.
 func (t *Topology) Plan() (*Plan, error) {
 	p := &planner{t: t, index: make(map[string]int, len(t.Nodes))}

@@ -58,7 +58,7 @@ func random(r *rand.Rand) *topology.Topology {
 			l.Delay, l.Jitter = time.Duration(1+r.IntN(1e9)), time.Duration(r.IntN(1e6))
 		}
 		l.Loss = []float64{0, 0.01, 1, 1e-9, 1.0 / 3}[r.IntN(5)]
-		l.MTU = []int{0, 0, 1280, 9000}[r.IntN(4)]
+		l.MTU = []int{0, 0, 1400, 9000}[r.IntN(4)]
 		l.Seed = r.Uint64N(2) * r.Uint64()
 		if r.IntN(4) == 0 {
 			l.Name = fmt.Sprintf("link-%d", len(t.Links))

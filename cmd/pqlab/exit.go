@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"pqlab/lab"
 	"pqlab/links"
 	"pqlab/nodes"
 	"pqlab/supervisor"
@@ -45,7 +46,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &start):
 		return start.Exit
-	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, links.ErrUnknownShaper), errors.Is(err, nodes.ErrUnknownProfile),
+	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, links.ErrUnknownShaper), errors.Is(err, nodes.ErrUnknownProfile), errors.Is(err, lab.ErrFile),
 		errors.Is(err, supervisor.ErrName), errors.Is(err, supervisor.ErrNotFound),
 		errors.Is(err, supervisor.ErrNoNode), errors.Is(err, supervisor.ErrExists):
 		return exitUsage

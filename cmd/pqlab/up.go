@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -222,22 +223,30 @@ func newDown() *cobra.Command {
 	c := &cobra.Command{Use: "down LAB…", Short: "Take labs down", Args: args(cobra.MinimumNArgs(1))}
 	asJSON := jsonFlag(c)
 	c.RunE = func(c *cobra.Command, labs []string) error {
-		for _, lab := range labs {
-			client, err := supervisor.Dial(c.Context(), lab)
-			if err != nil {
-				return err
+		var down []string
+		var errs []error
+		for _, lab := range labs { // one that cannot be taken down does not keep the others up
+			if err := takeDown(c.Context(), lab); err != nil {
+				errs = append(errs, err)
+				continue
 			}
-			if err := client.Down(c.Context()); err != nil {
-				return err
-			}
+			down = append(down, lab)
 			if !*asJSON {
 				fmt.Fprintf(c.OutOrStdout(), "%s is down\n", lab)
 			}
 		}
 		if *asJSON {
-			return printJSON(c.OutOrStdout(), map[string][]string{"down": labs})
+			errs = append(errs, printJSON(c.OutOrStdout(), map[string][]string{"down": down}))
 		}
-		return nil
+		return errors.Join(errs...)
 	}
 	return c
+}
+
+func takeDown(ctx context.Context, lab string) error {
+	client, err := supervisor.Dial(ctx, lab)
+	if err != nil {
+		return err
+	}
+	return client.Down(ctx)
 }
