@@ -103,20 +103,6 @@ func (s Suite) String() string {
 	return s.Signature.Name() + "+" + s.KEM.Name()
 }
 
-// MarshalText writes the suite's name; it fails for the zero value.
-func (s Suite) MarshalText() ([]byte, error) {
-	if s.Signature == nil || s.KEM == nil {
-		return nil, fmt.Errorf("a suite needs a signature and a KEM")
-	}
-	return []byte(s.String()), nil
-}
-
-// UnmarshalText is ParseSuite.
-func (s *Suite) UnmarshalText(text []byte) (err error) {
-	*s, err = ParseSuite(string(text))
-	return err
-}
-
 // UnknownError says that a name belongs to nothing here.
 type UnknownError struct {
 	Kind  string // "KEM", "signature", "suite", "combiner"
