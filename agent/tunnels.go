@@ -232,7 +232,9 @@ func (s *Server) endOf(want Tunnel) (*end, error) {
 	}
 	config := exchange.Config{
 		Suites: []pqc.Suite{suite}, Combiner: combiner, Mutual: want.Mutual, Deadline: want.Deadline,
-		Encapsulation: exchange.Encapsulation(want.Policy.Encapsulation),
+	}
+	if config.Encapsulation, err = encapsulation(want.Policy.Encapsulation); err != nil {
+		return nil, err
 	}
 	for _, g := range want.TLSGroups {
 		group, err := exchange.ParseTLSGroup(g)
@@ -253,6 +255,17 @@ func (s *Server) endOf(want Tunnel) (*end, error) {
 	}
 	e.peer = keying.Peer{Tunnel: name, Local: want.Policy.Src, Remote: want.Policy.Dst, Config: config}
 	return e, nil
+}
+
+// encapsulation is what both ends of an exchange have to agree on for a policy's encapsulation.
+func encapsulation(e ipsec.Encapsulation) (exchange.Encapsulation, error) {
+	switch e {
+	case ipsec.UDP:
+		return exchange.UDP, nil
+	case ipsec.ESP:
+		return exchange.ESP, nil
+	}
+	return 0, fmt.Errorf("unknown encapsulation %d", e)
 }
 
 // listen answers exchanges at an outer address of the node. The lock of changes is held.

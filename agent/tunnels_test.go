@@ -28,6 +28,7 @@ func TestTunnel(t *testing.T) {
 		{"pinned and mutual", func(s *Tunnel) { s.Pinned, s.Mutual = true, true }},
 		{"hardened", func(s *Tunnel) { s.Combiner = "hardened" }},
 		{"hybrid group", func(s *Tunnel) { s.TLSGroups = []string{"X25519MLKEM768"} }},
+		{"protocol 50", func(s *Tunnel) { s.Policy.Encapsulation = ipsec.ESP }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -80,9 +81,10 @@ func TestAddTunnelRefuses(t *testing.T) {
 	t.Parallel()
 	n := start(t, Config{})
 	for name, change := range map[string]func(*Tunnel){
-		"suite":     func(s *Tunnel) { s.Suite = "rot13+xor" },
-		"combiner":  func(s *Tunnel) { s.Combiner = "and" },
-		"TLS group": func(s *Tunnel) { s.TLSGroups = []string{"SCHILLY"} },
+		"suite":         func(s *Tunnel) { s.Suite = "rot13+xor" },
+		"combiner":      func(s *Tunnel) { s.Combiner = "and" },
+		"TLS group":     func(s *Tunnel) { s.TLSGroups = []string{"SCHILLY"} },
+		"encapsulation": func(s *Tunnel) { s.Policy.Encapsulation = ipsec.ESP + 1 },
 	} {
 		s := spec("t", n, n)
 		change(&s)
@@ -107,6 +109,19 @@ func TestAddTunnelRefuses(t *testing.T) {
 	}
 	if err := n.Trust(t.Context(), Trust{Tunnel: "t", Pin: exchange.Pin{1}}); err == nil {
 		t.Error("trusted twice")
+	}
+}
+
+func TestEncapsulation(t *testing.T) {
+	t.Parallel()
+	for _, e := range []struct {
+		tunnel   ipsec.Encapsulation
+		exchange exchange.Encapsulation
+		fails    bool
+	}{{ipsec.UDP, exchange.UDP, false}, {ipsec.ESP, exchange.ESP, false}, {255, 0, true}} {
+		if got, err := encapsulation(e.tunnel); got != e.exchange || (err != nil) != e.fails {
+			t.Errorf("%d: %v, %v", e.tunnel, got, err)
+		}
 	}
 }
 
