@@ -66,7 +66,9 @@ func timeUnit(most float64) unit {
 
 func (u unit) format(f float64) string { return significant(num(f)/u.scale) + " " + u.name }
 
-func rate(f float64) string   { return rateUnit(num(f)).format(f) }
+// Rate is f bit/s in the unit that suits it.
+func Rate(f float64) string { return rateUnit(num(f)).format(f) }
+
 func millis(f float64) string { return timeUnit(num(f)).format(f) }
 func micros(f float64) string { return millis(num(f) / 1e3) }
 

@@ -42,7 +42,7 @@ const fewRows = 12
 // escaped; the lab's picture is embedded as an image, in which a browser runs and fetches nothing.
 func (r Result) WriteHTML(w io.Writer) error {
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"rate": rate, "ms": millis, "us": micros, "at": moment, "count": count, "size": size, "join": strings.Join,
+		"rate": Rate, "sent": Flow.sent, "ms": millis, "us": micros, "at": moment, "count": count, "size": size, "join": strings.Join,
 		"drops": dropsText, "few": func(n int) bool { return n <= fewRows }, "plain": plain, "short": func(s string) string { return shorten(plain(s), tableName) }, "inc": func(i int) int { return i + 1 },
 		"spi": func(n uint32) string { return fmt.Sprintf("0x%08x", n) },
 	}).Parse(pageText)
@@ -78,28 +78,32 @@ func (r Result) WriteHTML(w io.Writer) error {
 func figures(r Result) []figure {
 	var out []figure
 	if len(r.Traffic) > 0 {
-		var fastest Flow // flows run one after the other, so their rates are no sum
-		var lost, sent uint64
-		var worst *Latency
-		var of string
+		var fastest Flow      // flows run one after the other, so their rates are no sum
+		var lost, sent uint64 // packets: TCP sends again what it loses
+		counted := false
+		var worst Flow // whose latency is
 		for _, f := range r.Traffic {
 			if num(f.BitsPerSecond) >= num(fastest.BitsPerSecond) {
 				fastest = f
 			}
-			lost += f.Lost
-			sent += f.Sent
-			if f.Latency != nil && (worst == nil || f.Latency.P99 > worst.P99) {
-				worst, of = f.Latency, f.Proto
+			if f.Unit != Bytes {
+				lost, sent, counted = lost+f.Lost, sent+f.Sent, true
+			}
+			if f.Latency != nil && (worst.Latency == nil || f.Latency.P99 > worst.Latency.P99) {
+				worst = f
 			}
 		}
-		out = append(out, figure{rate(fastest.BitsPerSecond), "throughput", fastest.From + " → " + fastest.To + ", " + fastest.Proto})
-		out = append(out, figure{count(lost), "packets lost", "of " + count(sent)})
-		if worst != nil {
-			note := "one way, "
-			if of == "tcp" {
-				note = "round trip, "
+		out = append(out, figure{Rate(fastest.BitsPerSecond), "throughput", fastest.way() + ", " + fastest.Proto})
+		if counted {
+			out = append(out, figure{count(lost), "packets lost", "of " + count(sent) + " of UDP"})
+		}
+		if worst.Latency != nil {
+			what := "one way"
+			if worst.Proto == "tcp" {
+				what = "round trip"
 			}
-			out = append(out, figure{micros(worst.P50), "median latency", note + "p99 " + micros(worst.P99)})
+			out = append(out, figure{micros(worst.Latency.P50), "median latency",
+				fmt.Sprintf("%s, %s, %s, p99 %s", worst.way(), worst.Proto, what, micros(worst.Latency.P99))})
 		}
 	}
 	if e := r.exchange(); e != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"strings"
 	"time"
 )
 
@@ -100,21 +101,46 @@ type Flow struct {
 	Name          string   `json:"name,omitempty"`
 	From          string   `json:"from"`
 	To            string   `json:"to"`
+	Via           []string `json:"via,omitempty"`     // nodes that relayed it
 	Tunnels       []string `json:"tunnels,omitempty"` // that it passed
 	Proto         string   `json:"proto"`
 	Streams       int      `json:"streams"`
 	BitsPerSecond float64  `json:"bits_per_second"`
+	Unit          string   `json:"unit"` // of Sent and Received: "packets" (UDP), "bytes" (TCP)
 	Sent          uint64   `json:"sent"`
 	Received      uint64   `json:"received"`
 	Lost          uint64   `json:"lost"`
 	Duplicated    uint64   `json:"duplicated"`
 	Reordered     uint64   `json:"reordered"`
-	Retransmitted uint64   `json:"retransmitted,omitempty"`
+	Retransmitted uint64   `json:"retransmitted,omitempty"` // TCP segments
 	SocketDrops   uint64   `json:"socket_drops"`
 	Latency       *Latency `json:"latency_us"`
 	Start         float64  `json:"start_ms"`
 	Duration      float64  `json:"duration_ms"`
 	Bins          []Bin    `json:"bins,omitempty"`
+}
+
+// The units of a Flow.
+const (
+	Packets = "packets"
+	Bytes   = "bytes"
+)
+
+// way names the ends of a flow and the nodes that relay it.
+func (f Flow) way() string {
+	way := f.From + " → " + f.To
+	if len(f.Via) > 0 {
+		way += " via " + strings.Join(f.Via, ", ")
+	}
+	return way
+}
+
+// sent is an amount with its unit, where that is not packets.
+func (f Flow) sent() string {
+	if f.Unit == Bytes {
+		return size(f.Sent)
+	}
+	return count(f.Sent)
 }
 
 // Latency is a distribution in microseconds.

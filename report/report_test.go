@@ -330,7 +330,7 @@ func TestWriteDir(t *testing.T) {
 func TestFormat(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ got, want string }{
-		{rate(0), "0 bit/s"}, {rate(999), "999 bit/s"}, {rate(2.104e9), "2.10 Gbit/s"}, {rate(math.NaN()), "0 bit/s"},
+		{Rate(0), "0 bit/s"}, {Rate(999), "999 bit/s"}, {Rate(2.104e9), "2.10 Gbit/s"}, {Rate(math.NaN()), "0 bit/s"},
 		{millis(0.029), "29.0 µs"}, {millis(9.83), "9.83 ms"}, {millis(6812), "6.81 s"}, {micros(655.1), "655 µs"},
 		{count(0), "0"}, {count(999), "999"}, {count(1234567), "1\u202f234\u202f567"},
 		{size(9999), "9\u202f999 B"}, {size(12345), "12.3 kB"},
@@ -360,5 +360,40 @@ func TestTicks(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Bytes of TCP are never taken for packets, and what a reader sees of a flow names its relays.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	r := Result{Traffic: []Flow{
+		{From: "a", To: "b", Via: []string{"r1", "r2"}, Proto: "tcp", Unit: Bytes, Sent: 318_000_000, Received: 318_000_000, Latency: &Latency{P50: 7, P99: 9000}},
+	}}
+	find := func(name string) (figure, bool) {
+		for _, f := range figures(r) {
+			if f.Name == name {
+				return f, true
+			}
+		}
+		return figure{}, false
+	}
+	if f, ok := find("packets lost"); ok {
+		t.Errorf("packets of TCP: %+v", f)
+	}
+	w := written(t, r)
+	for _, format := range []string{"text", "html"} {
+		if !strings.Contains(w[format], "318 MB") || strings.Contains(w[format], count(318_000_000)) || !strings.Contains(w[format], "via r1, r2") {
+			t.Errorf("%s: %s", format, w[format])
+		}
+		if strings.Contains(w[format], "dataplane") {
+			t.Errorf("%s: a dataplane of a lab without tunnels: %s", format, w[format])
+		}
+	}
+	r.Traffic = append(r.Traffic, Flow{From: "c", To: "d", Proto: "udp", Unit: Packets, Sent: 1000, Lost: 10, Latency: &Latency{P50: 5, P99: 20}})
+	if f, ok := find("packets lost"); !ok || f.Value != "10" || !strings.Contains(f.Note, count(1000)) {
+		t.Errorf("%+v", f)
+	}
+	if f, ok := find("median latency"); !ok || f.Value != micros(7) || !strings.Contains(f.Note, "a → b via r1, r2") {
+		t.Errorf("%+v", f)
 	}
 }

@@ -14,7 +14,7 @@ func sample() Result {
 	r := rand.New(rand.NewPCG(1, 2))
 	flow := func(proto string, rate float64, seconds float64) Flow {
 		f := Flow{
-			From: "h1", To: "h2", Proto: proto, Streams: 4, BitsPerSecond: rate, Sent: 1_234_567, Received: 1_234_567,
+			From: "h1", To: "h2", Proto: proto, Streams: 4, BitsPerSecond: rate, Unit: Packets, Sent: 1_234_567, Received: 1_234_567,
 			Tunnels: []string{"fibre"}, Start: 812, Duration: seconds * 1e3, Latency: &Latency{180.2, 320, 655.1, 2200, 201.7},
 		}
 		for i := range int(seconds * 10) {

@@ -28,7 +28,9 @@ func (r Result) WriteText(w io.Writer, dir string) error {
 
 	row("lab", r.Topology)
 	row("kernel", r.Kernel)
-	row("dataplane", r.Dataplane)
+	if r.Dataplane != "" { // a lab without tunnels has none
+		row("dataplane", r.Dataplane)
+	}
 	row("shaper", r.Shaper)
 	if e := r.exchange(); e != nil {
 		row("exchange", fmt.Sprintf("%s in %s, %s", e.Suite, millis(e.Ms), size(e.Bytes)))
@@ -42,7 +44,7 @@ func (r Result) WriteText(w io.Writer, dir string) error {
 			if f.Latency != nil {
 				p50, p99 = micros(f.Latency.P50), micros(f.Latency.P99)
 			}
-			row(f.From+" → "+f.To, f.Proto, fmt.Sprint(f.Streams), rate(f.BitsPerSecond), count(f.Sent), count(f.Lost),
+			row(f.way(), f.Proto, fmt.Sprint(f.Streams), Rate(f.BitsPerSecond), f.sent(), count(f.Lost),
 				count(f.Reordered), p50, p99)
 		}
 		more(row, len(r.Traffic), "flows")

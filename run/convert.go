@@ -47,9 +47,12 @@ func exchangeOf(i, r keying.Report, took float64) *report.Exchange {
 
 func flowOf(f topology.PlannedFlow, got traffic.Result) report.Flow {
 	out := report.Flow{
-		Name: got.Name, From: got.From, To: got.To, Tunnels: f.Tunnels, Proto: got.Proto, Streams: got.Streams,
+		Name: got.Name, From: got.From, To: got.To, Via: f.Via, Unit: report.Packets, Tunnels: f.Tunnels, Proto: got.Proto, Streams: got.Streams,
 		BitsPerSecond: got.BitsPerSecond, Sent: got.Sent, Received: got.Received, Lost: got.Lost, Duplicated: got.Duplicated,
 		Reordered: got.Reordered, Retransmitted: got.Retransmitted, SocketDrops: got.SocketDrops, Duration: ms(got.Duration),
+	}
+	if got.Proto == traffic.TCP {
+		out.Unit = report.Bytes
 	}
 	if l := got.Latency; l != nil {
 		out.Latency = &report.Latency{P50: l.P50, P90: l.P90, P99: l.P99, Max: l.Max, Mean: l.Mean}

@@ -63,7 +63,7 @@ type runner struct {
 	lab     *lab.Lab
 	result  report.Result
 
-	watchers []watcher
+	watchers []*watcher
 	taps     []tap
 }
 
@@ -149,7 +149,7 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 	flow := flowOf(f, got)
 	flow.Start = r.since(got.Start)
 	r.result.Traffic = append(r.result.Traffic, flow)
-	r.check(fmt.Sprintf("%s arrives", f.Name), got.Bytes > 0, fmt.Sprintf("%.3g Mbit/s", got.BitsPerSecond/1e6))
+	r.check(fmt.Sprintf("%s arrives", f.Name), got.Bytes > 0, report.Rate(got.BitsPerSecond))
 	if f.Proto == traffic.UDP && !r.lossy() {
 		if got.SocketDrops > 0 { // then nobody can tell how many of the lost were lost there
 			r.warn(fmt.Sprintf("flow %s: node %s was too busy to take all packets from its socket; loss on the way cannot be told from that", f.Name, f.To))

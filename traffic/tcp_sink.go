@@ -19,13 +19,12 @@ type TCPSink struct {
 	stop  func() bool
 	wg    sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
-	closed   bool
-	conns    map[*net.TCPConn]struct{}
-	counts   []uint64 // bytes of each load connection, in order of arrival
-	bins     bins
-	segments uint64
-	failure  error
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	conns   map[*net.TCPConn]struct{}
+	counts  []uint64 // bytes of each load connection, in order of arrival
+	bins    bins
+	failure error
 }
 
 // ListenTCP opens a sink, which receives until Finish, Close or the end of ctx.
@@ -88,7 +87,7 @@ func (s *TCPSink) Finish(_ context.Context, sent Sent) (Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := Result{
-		Proto: TCP, Streams: len(sent.Packets), Sent: sent.Total(), Received: s.segments,
+		Proto: TCP, Streams: len(sent.Packets), Sent: sent.Bytes, Received: s.bins.total,
 		Retransmitted: sent.Retransmitted, Latency: sent.RoundTrip,
 	}
 	s.bins.fill(&r, sent)
@@ -176,11 +175,6 @@ func (s *TCPSink) count(conn *net.TCPConn) {
 			s.fail(err)
 			return
 		}
-	}
-	if info, err := tcpInfo(conn); err == nil {
-		s.mu.Lock()
-		s.segments += uint64(info.Data_segs_in)
-		s.mu.Unlock()
 	}
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], total)

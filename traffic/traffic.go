@@ -100,8 +100,8 @@ type Result struct {
 	Proto   string `json:"proto"`
 	Streams int    `json:"streams"`
 
-	// UDP: datagrams, counted exactly. TCP: data segments as the kernels counted them, and Lost is 0: what was lost on
-	// the way was sent again and is in Retransmitted.
+	// UDP: datagrams, counted exactly. TCP: bytes of the streams, for no two kernels on the way cut them into the same
+	// segments; Lost is 0: what was lost on the way was sent again and is in Retransmitted.
 	Sent       uint64 `json:"sent"`
 	Received   uint64 `json:"received"`   // without duplicates
 	Lost       uint64 `json:"lost"`       // Sent − Received, wherever they were lost
@@ -112,9 +112,9 @@ type Result struct {
 	// way lossy. It is the socket's own counter (SK_MEMINFO_DROPS); it counts buffers, so packets that arrived
 	// in one GRO buffer may count as one.
 	SocketDrops   uint64 `json:"socket_drops"`
-	Unclassified  uint64 `json:"unclassified,omitempty"` // arrivals too late to tell a first arrival from a duplicate
-	Foreign       uint64 `json:"foreign,omitempty"`      // datagrams to the sink's port that were not of the flow
-	Retransmitted uint64 `json:"retransmitted,omitempty"`
+	Unclassified  uint64 `json:"unclassified,omitempty"`  // arrivals too late to tell a first arrival from a duplicate
+	Foreign       uint64 `json:"foreign,omitempty"`       // datagrams to the sink's port that were not of the flow
+	Retransmitted uint64 `json:"retransmitted,omitempty"` // TCP: segments, as the source's kernel counted them
 
 	FrameSize     int           `json:"frame_size,omitempty"`
 	Bytes         uint64        `json:"bytes"` // received; UDP: of IP packets without duplicates, TCP: of the streams
