@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
+	"syscall"
 	"time"
 
 	"pqlab/ipsec"
@@ -81,6 +83,10 @@ func (s *Server) watchTunnels(tunnels *ipsec.Tunnels) {
 func (s *Server) exchangeFailed(err error) {
 	var accepted *keying.AcceptedError
 	if errors.As(err, &accepted) || errors.Is(err, ipsec.ErrBusy) || errors.Is(err, ipsec.ErrAbandoned) {
+		return
+	}
+	// A peer whose exchange gave way to ours hangs up wherever it is, also before it has said what tunnel it is after.
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return
 	}
 	s.events.send(Event{Node: s.config.Node, Kind: ipsec.Failed, At: traffic.Now(), Error: err.Error()})

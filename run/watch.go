@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"pqlab/capture"
 	"pqlab/internal/netns"
@@ -14,10 +17,45 @@ import (
 	"pqlab/topology"
 )
 
-// watcher counts what passes a link that carries tunnels.
+// watcher counts what passes a link that carries tunnels. The kernel takes filters of a limited length, so a link of many
+// tunnels has several, each for some of the subnets.
 type watcher struct {
-	link string
-	*capture.Watcher
+	link  string
+	parts []*capture.Watcher
+}
+
+// add begins to watch for plaintext between the pairs.
+func (w *watcher) add(ns *netns.Namespace, iface string, want capture.Wanted) error {
+	part, err := capture.Watch(ns, iface, want)
+	var long *capture.TooLongError
+	tooLong := errors.As(err, &long) || errors.Is(err, unix.ENOMEM) // the latter is net.core.optmem_max
+	if n := len(want.Pairs); tooLong && n > 1 {
+		first, second := want, want
+		first.Pairs, second.Pairs = want.Pairs[:n/2], want.Pairs[n/2:]
+		return errors.Join(w.add(ns, iface, first), w.add(ns, iface, second))
+	}
+	if err == nil {
+		w.parts = append(w.parts, part)
+	}
+	return err
+}
+
+// stop ends the watch. Every part sees all packets, and calls Other what is plaintext to another part.
+func (w *watcher) stop() (capture.Counts, error) {
+	var all capture.Counts
+	var errs []error
+	for i, part := range w.parts {
+		c, err := part.Stop()
+		errs = append(errs, err)
+		if i == 0 {
+			all = c
+			continue
+		}
+		all.Plaintext += c.Plaintext
+		all.Other -= min(all.Other, c.Plaintext)
+		all.Leaks = append(all.Leaks, c.Leaks...)
+	}
+	return all, errors.Join(errs...)
 }
 
 // watch begins to count on every link that only ESP may pass. What it began is stopped by stopWatches.
@@ -37,11 +75,11 @@ func (r *runner) watch() error {
 			continue
 		}
 		ns, iface := r.end(l)
-		w, err := capture.Watch(ns, iface, want)
-		if err != nil {
+		w := &watcher{link: l.Name}
+		r.watchers = append(r.watchers, w)
+		if err := w.add(ns, iface, want); err != nil {
 			return fmt.Errorf("link %s: %w", l.Name, err)
 		}
-		r.watchers = append(r.watchers, watcher{l.Name, w})
 	}
 	return nil
 }
@@ -69,7 +107,7 @@ func (r *runner) stopWatches() error {
 	r.watchers, r.taps = nil, nil
 	var errs []error
 	for _, w := range watchers {
-		c, err := w.Stop()
+		c, err := w.stop()
 		errs = append(errs, err)
 		r.result.Watches = append(r.result.Watches, report.Watch{
 			Link: w.link, ESP: c.ESP, ESPinUDP: c.ESPinUDP, Exchange: c.Exchange, Plaintext: c.Plaintext, Other: c.Other,
@@ -78,13 +116,28 @@ func (r *runner) stopWatches() error {
 		for _, leak := range c.Leaks {
 			detail += "; " + leak.String()
 		}
-		carried := len(r.plan.Traffic) == 0 || c.ESP+c.ESPinUDP > 0
+		carried := !r.used(w.link) || c.ESP+c.ESPinUDP > 0
 		r.check(fmt.Sprintf("link %s carries only ESP", w.link), c.Plaintext == 0 && carried, detail)
 	}
 	for _, t := range taps {
 		errs = append(errs, t.close(r))
 	}
 	return errors.Join(errs...)
+}
+
+// used says whether a flow goes through a tunnel that passes the link.
+func (r *runner) used(link string) bool {
+	for _, t := range r.plan.Tunnels {
+		if !slices.Contains(t.Links, link) {
+			continue
+		}
+		for _, f := range r.plan.Traffic {
+			if slices.Contains(f.Tunnels, t.Name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // tap writes one link's packets to a file.
