@@ -49,7 +49,7 @@ func TestRunJSON(t *testing.T) {
 	needLabs(t)
 	clean(t)
 	dir := t.TempDir()
-	r := pqlab(t, "run", "pair", "--duration", "500ms", "--rekey-packets", "3000", "--json", "--report", filepath.Join(dir, "new", "out"), "--capture", filepath.Join(dir, "pcap"))
+	r := pqlab(t, "run", "pair", "--duration", "1s", "--rekey-time", "1s", "--json", "--report", filepath.Join(dir, "new", "out"), "--capture", filepath.Join(dir, "pcap"))
 	if r.err != "" {
 		t.Errorf("on standard error: %s", r.err)
 	}
@@ -93,7 +93,7 @@ func TestRunJSON(t *testing.T) {
 		}
 	}
 	for _, k := range got.Rekeys {
-		if k.Trigger != "packets" {
+		if k.Trigger != "time" {
 			t.Errorf("%+v", k)
 		}
 	}
@@ -135,7 +135,7 @@ func TestJSON(t *testing.T) {
 		{"schema --json", []string{"$schema"}},
 		{"show --json combined", []string{"name", "nodes[]", "links[]", "tunnels[]"}},
 		{"ps --json", nil},
-		{"bench labs --json --nodes 5 --runs 1", []string{"pair[].up_ms", "chain[].up_ms", "chain[].rss_bytes", "chain_nodes"}},
+		{"bench labs --json --nodes 5 --runs 1", []string{"pair[].up_ms", "chain[].up_ms", "chain[].peak_rss_bytes", "chain_nodes"}},
 		{"bench tunnel --json --runs 1 --duration 50ms", []string{"dataplane", "shaper", "runs[].tunnel_bits_per_second"}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
