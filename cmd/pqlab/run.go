@@ -15,6 +15,9 @@ import (
 	"pqlab/run"
 )
 
+// shortestFlow is the shortest whose figures mean something.
+const shortestFlow = 10 * time.Millisecond
+
 // labFlags say how a lab is made.
 type labFlags struct {
 	shaper choice
@@ -47,12 +50,12 @@ and takes the lab down again.`,
 	}
 	asJSON := jsonFlag(c)
 	tunnels, labs := addTunnelFlags(c), addLabFlags(c)
-	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow")
+	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow; the default where the topology gives it none")
 	dir := c.Flags().String("report", "", "write result.json, junit.xml and index.html to this directory")
 	captures := c.Flags().String("capture", "", "write a pcapng file of each link to this directory")
 	c.RunE = func(c *cobra.Command, a []string) error {
-		if *duration <= 0 || *duration > 24*time.Hour {
-			return usageError{fmt.Errorf("--duration %v: want more than 0 and at most 24h", *duration)}
+		if *duration < shortestFlow || *duration > 24*time.Hour {
+			return usageError{fmt.Errorf("--duration %v: want %v to 24h", *duration, shortestFlow)}
 		}
 		for _, d := range []struct{ flag, dir string }{{"report", *dir}, {"capture", *captures}} { // before the run, not after it
 			if err := checkDir(d.flag, d.dir); err != nil {
@@ -68,6 +71,11 @@ and takes the lab down again.`,
 		p, err := tunnels.plan(a[0])
 		if err != nil {
 			return err
+		}
+		if c.Flags().Changed("duration") { // what is asked for now comes before what the topology says
+			for i := range p.Traffic {
+				p.Traffic[i].Duration = 0
+			}
 		}
 		if err := rootless.Enter(); err != nil {
 			return err

@@ -71,6 +71,9 @@ func (f *tunnelFlags) plan(name string) (*topology.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if changed := slices.DeleteFunc(f.changed(), func(n string) bool { return n == "--seed" }); len(t.Tunnels) == 0 && len(changed) > 0 {
+		return nil, usageError{fmt.Errorf("%s: %s has no tunnels", strings.Join(changed, ", "), name)}
+	}
 	for i := range t.Tunnels {
 		f.apply(&t.Tunnels[i])
 	}
