@@ -55,6 +55,9 @@ func (sa SA) GoString() string { return sa.String() }
 // Format keeps every other verb from printing keys.
 func (sa SA) Format(f fmt.State, _ rune) { fmt.Fprint(f, sa.String()) }
 
+// MarshalJSON keeps encoding/json from printing keys.
+func (sa SA) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", sa.String()), nil }
+
 // Limits of one SA. A zero field is no limit.
 type Limits struct {
 	Time    time.Duration

@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -424,6 +425,11 @@ func TestNothingPrintsKeys(t *testing.T) {
 					t.Errorf("%s of %T prints keys: %s", verb, value, said)
 				}
 			}
+		}
+	}
+	for _, value := range []any{k, *k, k.In, &k.In, []SA{k.In}} {
+		if said, err := json.Marshal(value); err != nil || strings.Contains(string(said), "165,165") || strings.Contains(string(said), "paWl") {
+			t.Errorf("JSON of %T prints keys: %s, %v", value, said, err)
 		}
 	}
 	k.Wipe()

@@ -58,6 +58,9 @@ func New(endpoint exchange.Endpoint, tunnels func(name string) *ipsec.Tunnel, re
 	return &Service{endpoint: endpoint, tunnels: tunnels, report: report, peers: map[string]Peer{}}
 }
 
+// Format keeps every verb from printing the keys that the service holds.
+func (s *Service) Format(f fmt.State, _ rune) { fmt.Fprint(f, "keying service") }
+
 // Trust lets the peer key its tunnel from now on, and makes Initiate know where it is.
 func (s *Service) Trust(p Peer) {
 	s.mu.Lock()

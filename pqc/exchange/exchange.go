@@ -36,6 +36,12 @@ type Endpoint struct {
 	Deadline time.Duration
 }
 
+// Format keeps every verb from printing the certificate's private key.
+func (Endpoint) Format(f fmt.State, _ rune) { fmt.Fprint(f, "exchange endpoint") }
+
+// MarshalJSON keeps encoding/json from printing the certificate's private key.
+func (Endpoint) MarshalJSON() ([]byte, error) { return []byte(`"exchange endpoint"`), nil }
+
 // Config is what both ends of a tunnel have to agree on, and how one trusts the other.
 type Config struct {
 	Peer Peer
@@ -61,11 +67,23 @@ type Config struct {
 	Tamper func(message []byte) []byte
 }
 
+// Format keeps every verb from printing keys, also those that have no Format of their own.
+func (Config) Format(f fmt.State, _ rune) { fmt.Fprint(f, "exchange config") }
+
+// MarshalJSON keeps encoding/json from printing keys.
+func (Config) MarshalJSON() ([]byte, error) { return []byte(`"exchange config"`), nil }
+
 // Pinned are long-lived signature keys. The suite's signature scheme has to be theirs.
 type Pinned struct {
 	Own  pqc.SigningKey // of the responder, and with Mutual of the initiator
 	Peer pqc.PublicKey  // of the initiator, and with Mutual of the responder
 }
+
+// Format keeps every verb from printing the keys.
+func (Pinned) Format(f fmt.State, _ rune) { fmt.Fprint(f, "pinned keys") }
+
+// MarshalJSON keeps encoding/json from printing the keys.
+func (Pinned) MarshalJSON() ([]byte, error) { return []byte(`"pinned keys"`), nil }
 
 // Encapsulation says how ESP will travel between the ends; both must want the same.
 type Encapsulation uint8
