@@ -11,6 +11,7 @@ import (
 // nothing.
 func TestBadInput(t *testing.T) {
 	file := write(t, "nodes: []\n")
+	plain := write(t, "nodes: [{name: a, kind: host}, {name: b, kind: host}]\nlinks: [{kind: ethernet, a: a, b: b}]\n")
 	for _, c := range []struct{ args, names string }{
 		{"run pair --suite rsa+dh", "--suite"},
 		{"run pair --combiner and", "--combiner"},
@@ -34,8 +35,8 @@ func TestBadInput(t *testing.T) {
 		{"run pair --gateway-port serial", "--gateway-port"},
 		{"run pair --duration 0", "--duration"},
 		{"run pair --duration 1ns", "--duration"},
-		{"run testdata/no-tunnels.yaml --suite dilithium3+kyber768", "--suite"},
-		{"up testdata/no-tunnels.yaml --mutual", "--mutual"},
+		{"run PLAIN --suite dilithium3+kyber768", "--suite"},
+		{"up PLAIN --mutual", "--mutual"},
 		{"run pair --duration -1s", "--duration"},
 		{"run pair --duration 25h", "--duration"},
 		{"run pair --duration long", "--duration"},
@@ -88,7 +89,7 @@ func TestBadInput(t *testing.T) {
 			temp, dir := t.TempDir(), t.TempDir()
 			args := strings.Fields(c.args)
 			for i := range args {
-				args[i] = strings.NewReplacer("FILE", file, "DIR", dir, "PROFILE", profile).Replace(args[i])
+				args[i] = strings.NewReplacer("FILE", file, "PLAIN", plain, "DIR", dir, "PROFILE", profile).Replace(args[i])
 			}
 			cmd := command(t, args...)
 			cmd.Dir = dir
