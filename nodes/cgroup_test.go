@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
+	"pqlab/topology"
 )
 
 // ledger is a journal in memory, and watches that what is recorded is not there yet.
@@ -299,7 +300,7 @@ func TestProfiles(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	}
-	if _, err := ProfileByName("blufield-3"); !errors.Is(err, ErrUnknownProfile) || !strings.Contains(err.Error(), `"bluefield-3"`) {
+	if _, err := ProfileByName("blufield-3"); !errors.Is(err, ErrUnknownProfile) || !strings.Contains(err.Error(), "bluefield-3") {
 		t.Errorf("misspelt: %v", err)
 	}
 }
@@ -345,5 +346,17 @@ func TestV2OnAHybridMachine(t *testing.T) {
 	eventually(t, "all are gone", func() bool { return gone(child) && gone(p.Pid()) })
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) || len(journal.entries) > 0 {
 		t.Errorf("left: %v, %q", err, journal.entries)
+	}
+}
+
+// The names that a topology may use are those of the profiles.
+func TestProfileNames(t *testing.T) {
+	t.Parallel()
+	var names []string
+	for _, p := range Profiles() {
+		names = append(names, p.Name)
+	}
+	if known := topology.Profiles(); !slices.Equal(names, known) {
+		t.Errorf("profiles are %v, a topology knows %v", names, known)
 	}
 }

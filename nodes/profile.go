@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
-
-	"github.com/agext/levenshtein"
 )
 
 // Profile is how much CPU a device has, measured in cores of this machine. It caps how long a node may compute; it does
@@ -19,7 +18,7 @@ type Profile struct {
 	Source string
 }
 
-// Profiles lists the known devices. Cores are the makers' figures; Share is an estimate from clock rate and published
+// Profiles lists the known devices; topology.Profiles lists their names. Cores are the makers' figures; Share is an estimate from clock rate and published
 // single-thread scores beside a server core of 2021, rounded to 0.05.
 func Profiles() []Profile {
 	return []Profile{
@@ -42,10 +41,11 @@ func ProfileByName(name string) (Profile, error) {
 	if i := slices.IndexFunc(all, func(p Profile) bool { return p.Name == name }); i >= 0 {
 		return all[i], nil
 	}
-	nearest := slices.MinFunc(all, func(a, b Profile) int {
-		return levenshtein.Distance(name, a.Name, nil) - levenshtein.Distance(name, b.Name, nil)
-	})
-	return Profile{}, fmt.Errorf("%w %q: did you mean %q?", ErrUnknownProfile, name, nearest.Name)
+	names := make([]string, len(all))
+	for i, p := range all {
+		names[i] = p.Name
+	}
+	return Profile{}, fmt.Errorf("%w %q; known are %s", ErrUnknownProfile, name, strings.Join(names, ", "))
 }
 
 // quota is the CPU time that the device has in a period. The kernel takes no less than 1 ms.

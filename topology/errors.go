@@ -115,13 +115,24 @@ func parent(element string) string {
 	return element[:max(0, strings.LastIndexAny(element, ".["))]
 }
 
-// didYouMean returns ` (did you mean "x"?)` for the known name nearest to name, or nothing where none is near.
+// leastPrefix is how much of a known name is no accident, in bytes.
+const leastPrefix = 3
+
+// didYouMean returns ` (did you mean "x"?)` for the shortest known name that name begins, else for the one nearest to it, or
+// nothing where none is near. It suggests no name that may not be used, such as one that only looks the same.
 func didYouMean(name string, known []string) string {
 	if len(name) > 64 {
 		return ""
 	}
 	best, distance := "", max(1, (len(name)+2)/3)+1
 	for _, k := range known {
+		if !plain(k) {
+			continue
+		}
+		if len(name) >= leastPrefix && strings.HasPrefix(k, name) && (!strings.HasPrefix(best, name) || len(k) < len(best)) {
+			best, distance = k, 0
+			continue
+		}
 		if d := len(k) - len(name); d >= distance || -d >= distance {
 			continue
 		}
@@ -133,6 +144,10 @@ func didYouMean(name string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+func plain(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }
 
 // asErrors returns the Errors in err; err must hold nothing else.

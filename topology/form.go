@@ -323,7 +323,7 @@ func nodeForm() form[Node] {
 		key("host", "Of a dpu: the host it is plugged into.", nameForm(), func(n *Node) *string { return &n.Host }),
 		key("certificate", "PEM file with the node's TLS certificate and private key, in place of a self-signed one. Its place is relative to this file.",
 			text[string](ofType("string")), func(n *Node) *string { return &n.Certificate }),
-		key("profile", "Device profile that caps its CPU.", nameForm(), func(n *Node) *string { return &n.Profile }),
+		key("profile", "Device profile that caps its CPU.", text[string](enum(Profiles())), func(n *Node) *string { return &n.Profile }),
 		key("inner", "Addresses (/32, /128) on the loopback interface of a client or host, reached through tunnels only.",
 			list("inner", prefixForm("an inner address, as 192.168.7.1/32"), maxList), func(n *Node) *[]netip.Prefix { return &n.Inner }),
 	)

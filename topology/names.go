@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// maxName is the longest name of a node, link, tunnel, flow or profile, in bytes.
+// maxName is the longest name of a node, link, tunnel or flow, in bytes.
 const maxName = 32
 
 // maxInterface is IFNAMSIZ without its final zero.
@@ -38,6 +38,11 @@ func TLSGroups() []string {
 	return []string{"X25519", "secp256r1", "secp384r1", "secp521r1", "X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024"}
 }
 
+// Profiles returns the device profiles that a node may name. Package nodes knows what they are.
+func Profiles() []string {
+	return []string{"bluefield-2", "bluefield-3", "jetson-nano", "jetson-orin-nano", "raspberry-pi-4", "raspberry-pi-5", "xeon"}
+}
+
 // DefaultSuite is the suite of a tunnel that names none.
 const DefaultSuite = "mldsa65+mlkem768"
 
@@ -52,7 +57,7 @@ func identities() []string {
 func encapsulations() []string { return []string{"udp", "esp"} }
 func dataplanes() []string     { return []string{"auto", "gateway", "xfrm", "offload"} }
 
-// checkName says what is wrong with the name of a node, link, tunnel, flow or profile; nothing if it is good.
+// checkName says what is wrong with the name of a node, link, tunnel or flow; nothing if it is good.
 func checkName(name string) string {
 	if name == "" {
 		return "is empty"

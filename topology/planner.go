@@ -203,11 +203,7 @@ func (p *planner) checkNodes() {
 			p.broken = true
 		}
 		checkText(&p.problems, at(".certificate"), "node "+clip(n.Name)+": certificate", n.Certificate)
-		if n.Profile != "" {
-			if why := checkName(n.Profile); why != "" {
-				p.add(BadValue, at(".profile"), "node %s: profile %s %s", n.Name, quote(n.Profile), why)
-			}
-		}
+		p.oneOf(at(".profile"), "node "+clip(n.Name)+": profile", n.Profile, Profiles(), true)
 		p.checkInner(i)
 	}
 	for i := range p.nodes {

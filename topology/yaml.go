@@ -111,7 +111,7 @@ func (d *decoder) parse(data []byte) (ast.Node, bool) {
 	if len(data) > maxInput {
 		return fail(nil, "the file is larger than %d bytes", maxInput)
 	}
-	tokens := lexer.Tokenize(string(data))
+	tokens := lexer.Tokenize(strings.TrimPrefix(string(data), "\ufeff")) // a byte order mark, YAML 1.2.2 section 5.2
 	if t, why := refuse(tokens); t != nil {
 		return fail(t, "%s", why)
 	}

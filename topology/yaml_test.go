@@ -258,3 +258,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Editors of some systems begin a file with a byte order mark.
+func TestByteOrderMark(t *testing.T) {
+	t.Parallel()
+	top, err := topology.Parse("x.yaml", []byte("\ufeffname: x\nnodes: [{name: a, kind: host}]\n"))
+	if err != nil || top.Name != "x" || len(top.Nodes) != 1 {
+		t.Errorf("%+v, %v", top, err)
+	}
+	_, err = topology.Parse("x.yaml", []byte("\ufeffnaem: x\nnodes: [{name: a, kind: host}]\n"))
+	var errs topology.Errors
+	if !errors.As(err, &errs) || len(errs) != 1 || errs[0].Line != 1 || errs[0].Column != 1 {
+		t.Errorf("%v", err)
+	}
+}
