@@ -53,16 +53,17 @@ func (p *plane) AddTunnel(policy ipsec.Policy) error {
 	return nil
 }
 
-func (p *plane) AddInbound(tunnel string, sa ipsec.SA) error  { return p.add(tunnel, sa) }
-func (p *plane) SetOutbound(tunnel string, sa ipsec.SA) error { return p.add(tunnel, sa) }
+func (p *plane) AddInbound(tunnel string, sa *ipsec.SA) error  { return p.add(tunnel, sa) }
+func (p *plane) SetOutbound(tunnel string, sa *ipsec.SA) error { return p.add(tunnel, sa) }
 
-func (p *plane) add(tunnel string, sa ipsec.SA) error {
+func (p *plane) add(tunnel string, sa *ipsec.SA) error {
+	defer sa.Wipe()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.tunnels[tunnel] == nil {
 		return errors.New("no such tunnel")
 	}
-	p.tunnels[tunnel][sa.SPI] = sa
+	p.tunnels[tunnel][sa.SPI] = *sa
 	return nil
 }
 

@@ -92,8 +92,8 @@ type revealing struct {
 	state *keyingState
 }
 
-func (r *revealing) AddInbound(tunnel string, sa ipsec.SA) error {
-	was := installed(sa) // the dataplane may wipe what it is given
+func (r *revealing) AddInbound(tunnel string, sa *ipsec.SA) error {
+	was := installed(sa) // the dataplane wipes it
 	err := r.Dataplane.AddInbound(tunnel, sa)
 	if err == nil {
 		r.note(tunnel, func(s *Secrets) { s.In, s.Inbound[sa.SPI] = was, was })
@@ -101,7 +101,7 @@ func (r *revealing) AddInbound(tunnel string, sa ipsec.SA) error {
 	return err
 }
 
-func (r *revealing) SetOutbound(tunnel string, sa ipsec.SA) error {
+func (r *revealing) SetOutbound(tunnel string, sa *ipsec.SA) error {
 	was := installed(sa)
 	err := r.Dataplane.SetOutbound(tunnel, sa)
 	if err == nil {
@@ -141,7 +141,7 @@ func (r *revealing) note(tunnel string, change func(*Secrets)) {
 	change(r.state.of(tunnel))
 }
 
-func installed(sa ipsec.SA) InstalledSA {
+func installed(sa *ipsec.SA) InstalledSA {
 	return InstalledSA{
 		SPI: sa.SPI, Key: slices.Clone(sa.Key[:]), Salt: slices.Clone(sa.Salt[:]), Soft: sa.Soft, Hard: sa.Hard,
 	}

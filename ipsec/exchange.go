@@ -77,10 +77,10 @@ func (t *Tunnel) replace(x *exchange, k *Keys) error {
 	if err := t.mayInstall(x, k); err != nil {
 		return err
 	}
-	if err := t.addInbound(k.In); err != nil {
+	if err := t.addInbound(&k.In); err != nil {
 		return err
 	}
-	if err := t.set.dataplane.SetOutbound(t.name, t.limited(k.Out, t.limits)); err != nil {
+	if err := t.set.dataplane.SetOutbound(t.name, t.limited(&k.Out, t.limits)); err != nil {
 		return errors.Join(err, t.set.dataplane.RemoveInbound(t.name, x.spi))
 	}
 	x.installed = true
@@ -178,7 +178,7 @@ func (t *Tunnel) installInbound(x *exchange, k *Keys) error {
 	if k.Out.SPI != x.peer {
 		return fmt.Errorf("key exchange gave outbound SPI %#08x where the peer proposed %#08x", k.Out.SPI, x.peer)
 	}
-	if err := t.addInbound(k.In); err != nil {
+	if err := t.addInbound(&k.In); err != nil {
 		return err
 	}
 	x.installed = true
@@ -196,7 +196,7 @@ func (t *Tunnel) finishResponse(x *exchange, err error) error {
 	case !x.installed:
 		err = errors.New("key exchange ended without keys")
 	default:
-		err = t.set.dataplane.SetOutbound(t.name, t.limited(*x.out(), t.limits))
+		err = t.set.dataplane.SetOutbound(t.name, t.limited(x.out(), t.limits))
 	}
 	if err == nil {
 		t.switched(x)
@@ -237,11 +237,11 @@ func (t *Tunnel) mayInstall(x *exchange, k *Keys) error {
 	return nil
 }
 
-func (t *Tunnel) addInbound(sa SA) error {
+func (t *Tunnel) addInbound(sa *SA) error {
 	return t.set.dataplane.AddInbound(t.name, t.limited(sa, t.limits.late()))
 }
 
-func (t *Tunnel) limited(sa SA, soft Limits) SA {
+func (t *Tunnel) limited(sa *SA, soft Limits) *SA {
 	sa.Soft, sa.Hard = soft.volume(), t.limits.hard().volume()
 	return sa
 }

@@ -109,17 +109,18 @@ type Drops struct {
 
 // Dataplane carries the packets of the tunnels of one node. Its methods may be called from any goroutine.
 //
-// A Dataplane owns the SAs that are installed in it and wipes their keys when they are removed.
+// A Dataplane owns what it makes of the SAs that are installed in it, and drops it when they are removed.
 type Dataplane interface {
 	// Name is what reports show: "gateway/tun", "gateway/packet", "xfrm".
 	Name() string
 	// AddTunnel installs a policy. From its return on no plaintext between the policy's subnets enters or leaves.
 	AddTunnel(Policy) error
-	// AddInbound makes the node accept packets of sa on the tunnel, beside those of earlier SAs.
-	AddInbound(tunnel string, sa SA) error
+	// AddInbound makes the node accept packets of sa on the tunnel, beside those of earlier SAs. It wipes sa, whatever it
+	// returns.
+	AddInbound(tunnel string, sa *SA) error
 	// SetOutbound makes sa protect every further packet of the tunnel, in one step and without a gap. The SA that it
-	// replaces keeps its counters until RemoveOutbound.
-	SetOutbound(tunnel string, sa SA) error
+	// replaces keeps its counters until RemoveOutbound. It wipes sa, whatever it returns.
+	SetOutbound(tunnel string, sa *SA) error
 	// RemoveInbound and RemoveOutbound drop one SA; one that is gone already is no error.
 	RemoveInbound(tunnel string, spi uint32) error
 	RemoveOutbound(tunnel string, spi uint32) error

@@ -85,17 +85,18 @@ func (p *plane) AddTunnel(policy Policy) error {
 	return nil
 }
 
-func (p *plane) install(sa SA, inbound bool) *planeSA {
+func (p *plane) install(sa *SA, inbound bool) *planeSA {
 	if sa.Key == [32]byte{} || sa.Salt == [4]byte{} {
 		p.fault("SA %#x installed with wiped keys", sa.SPI)
 	}
 	if sa.Soft.Time != 0 || sa.Hard.Time != 0 {
 		p.fault("SA %#x: time is not the dataplane's to watch", sa.SPI)
 	}
-	return &planeSA{SA: sa, inbound: inbound, seen: make(map[uint64]bool), told: make(map[Expiry]bool)}
+	return &planeSA{SA: *sa, inbound: inbound, seen: make(map[uint64]bool), told: make(map[Expiry]bool)}
 }
 
-func (p *plane) AddInbound(tunnel string, sa SA) error {
+func (p *plane) AddInbound(tunnel string, sa *SA) error {
+	defer sa.Wipe()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.injected("AddInbound"); err != nil {
@@ -115,7 +116,8 @@ func (p *plane) AddInbound(tunnel string, sa SA) error {
 	return nil
 }
 
-func (p *plane) SetOutbound(tunnel string, sa SA) error {
+func (p *plane) SetOutbound(tunnel string, sa *SA) error {
+	defer sa.Wipe()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.injected("SetOutbound"); err != nil {

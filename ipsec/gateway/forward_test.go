@@ -234,24 +234,38 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("the same subnets: %v", err)
 	}
 	sa := newSA(255)
-	if err := gw.AddInbound("t", sa); !errors.Is(err, gateway.ErrSPI) {
+	if err := gw.AddInbound("t", given(sa)); !errors.Is(err, gateway.ErrSPI) {
 		t.Errorf("inbound SPI 255: %v", err)
 	}
-	if err := gw.SetOutbound("t", sa); !errors.Is(err, gateway.ErrSPI) {
+	if err := gw.SetOutbound("t", given(sa)); !errors.Is(err, gateway.ErrSPI) {
 		t.Errorf("outbound SPI 255: %v", err)
 	}
 	sa = newSA(256)
 	sa.ReplayWindow = 1 << 30
-	if err := gw.AddInbound("t", sa); err == nil {
+	if err := gw.AddInbound("t", given(sa)); err == nil {
 		t.Error("a window of 2^30 packets")
 	}
 	sa.ReplayWindow = 0
-	check(t, gw.AddInbound("t", sa))
-	if err := gw.AddInbound("t", sa); !errors.Is(err, gateway.ErrExists) {
+	check(t, gw.AddInbound("t", given(sa)))
+	if err := gw.AddInbound("t", given(sa)); !errors.Is(err, gateway.ErrExists) {
 		t.Errorf("the same SPI: %v", err)
 	}
-	if err := gw.AddInbound("x", sa); !errors.Is(err, gateway.ErrUnknown) {
+	if err := gw.AddInbound("x", given(sa)); !errors.Is(err, gateway.ErrUnknown) {
 		t.Errorf("an SA for no tunnel: %v", err)
+	}
+	for _, tunnel := range []string{"t", "x"} {
+		in, out := newSA(512), newSA(513)
+		if err := gw.AddInbound(tunnel, &in); (err == nil) != (tunnel == "t") {
+			t.Errorf("tunnel %s: %v", tunnel, err)
+		}
+		if err := gw.SetOutbound(tunnel, &out); (err == nil) != (tunnel == "t") {
+			t.Errorf("tunnel %s: %v", tunnel, err)
+		}
+		for _, sa := range []ipsec.SA{in, out} {
+			if sa.Key != [32]byte{} || sa.Salt != [4]byte{} {
+				t.Errorf("tunnel %s: the gateway leaves the key of %v", tunnel, sa)
+			}
+		}
 	}
 	check(t, gw.RemoveInbound("t", 256))
 	check(t, gw.RemoveInbound("t", 256))

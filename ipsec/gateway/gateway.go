@@ -285,8 +285,8 @@ func (g *Gateway) changeInbound(change func(map[uint32]*inboundSA)) {
 	g.inbound.Store(&sas)
 }
 
-// AddInbound makes the node accept packets of sa on the tunnel, beside those of earlier SAs.
-func (g *Gateway) AddInbound(tunnel string, sa ipsec.SA) error {
+// AddInbound makes the node accept packets of sa on the tunnel, beside those of earlier SAs, and wipes sa.
+func (g *Gateway) AddInbound(tunnel string, sa *ipsec.SA) error {
 	defer sa.Wipe()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -300,7 +300,7 @@ func (g *Gateway) AddInbound(tunnel string, sa ipsec.SA) error {
 	if (*g.inbound.Load())[sa.SPI] != nil || t.outbound[sa.SPI] != nil {
 		return fmt.Errorf("tunnel %s: inbound %v: %w", tunnel, sa, ErrExists)
 	}
-	in, err := newInbound(t, &sa)
+	in, err := newInbound(t, sa)
 	if err != nil {
 		return fmt.Errorf("tunnel %s: inbound %v: %w", tunnel, sa, err)
 	}
@@ -310,8 +310,8 @@ func (g *Gateway) AddInbound(tunnel string, sa ipsec.SA) error {
 }
 
 // SetOutbound makes sa protect every further packet of the tunnel. The SA before it stays, for its Counters, until
-// RemoveOutbound.
-func (g *Gateway) SetOutbound(tunnel string, sa ipsec.SA) error {
+// RemoveOutbound. It wipes sa.
+func (g *Gateway) SetOutbound(tunnel string, sa *ipsec.SA) error {
 	defer sa.Wipe()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -325,7 +325,7 @@ func (g *Gateway) SetOutbound(tunnel string, sa ipsec.SA) error {
 	if t.outbound[sa.SPI] != nil || t.inbound[sa.SPI] != nil {
 		return fmt.Errorf("tunnel %s: outbound %v: %w", tunnel, sa, ErrExists)
 	}
-	out, err := newOutbound(t, &sa)
+	out, err := newOutbound(t, sa)
 	if err != nil {
 		return fmt.Errorf("tunnel %s: outbound %v: %w", tunnel, sa, err)
 	}

@@ -150,6 +150,9 @@ func newSA(spi uint32) (sa ipsec.SA) {
 	return sa
 }
 
+// given is a copy for a dataplane, which wipes it.
+func given(sa ipsec.SA) *ipsec.SA { return &sa }
+
 // key gives tunnel "t" a new SA in each direction: spi from node 0 to 1, spi+1 back.
 func (p *pair) key(t testing.TB, spi uint32, edit func(*ipsec.SA)) {
 	t.Helper()
@@ -158,8 +161,8 @@ func (p *pair) key(t testing.TB, spi uint32, edit func(*ipsec.SA)) {
 		if edit != nil {
 			edit(&sa)
 		}
-		check(t, p.gw[1-i].AddInbound("t", sa))
-		check(t, p.gw[i].SetOutbound("t", sa))
+		check(t, p.gw[1-i].AddInbound("t", given(sa)))
+		check(t, p.gw[i].SetOutbound("t", given(sa)))
 	}
 }
 

@@ -51,8 +51,8 @@ func (p *peer) start(kind port.Kind, edit func(in, out *ipsec.SA)) *peer {
 	check(t, err)
 	p.open, err = esp.NewOpener(out.SPI, &out.Key, out.Salt, 64, out.Seq)
 	check(t, err)
-	check(t, gw.AddInbound("t", in))
-	check(t, gw.SetOutbound("t", out))
+	check(t, gw.AddInbound("t", &in))
+	check(t, gw.SetOutbound("t", &out))
 	p.conn = listen(t, p.pair, 1, netip.AddrPortFrom(p.outer(1), ipsec.UDPPort))
 	p.app = listen(t, p.pair, 0, netip.AddrPortFrom(inner4[0], 7000))
 	return p

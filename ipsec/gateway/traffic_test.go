@@ -314,8 +314,8 @@ func TestHundredTunnels(t *testing.T) {
 	for i, gw := range p.gw {
 		for k := range n {
 			sa := newSA(uint32(0x1000 + 2*k + i))
-			check(t, p.gw[1-i].AddInbound(fmt.Sprint(k), sa))
-			check(t, gw.SetOutbound(fmt.Sprint(k), sa))
+			check(t, p.gw[1-i].AddInbound(fmt.Sprint(k), given(sa)))
+			check(t, gw.SetOutbound(fmt.Sprint(k), given(sa)))
 		}
 	}
 	for k := range n {

@@ -26,8 +26,8 @@ type plane struct{ expiries chan ipsec.Expiry }
 
 func (plane) Name() string                                    { return "none" }
 func (plane) AddTunnel(ipsec.Policy) error                    { return nil }
-func (plane) AddInbound(string, ipsec.SA) error               { return nil }
-func (plane) SetOutbound(string, ipsec.SA) error              { return nil }
+func (plane) AddInbound(string, *ipsec.SA) error              { return nil }
+func (plane) SetOutbound(string, *ipsec.SA) error             { return nil }
 func (plane) RemoveInbound(string, uint32) error              { return nil }
 func (plane) RemoveOutbound(string, uint32) error             { return nil }
 func (plane) Drops(string) (ipsec.Drops, error)               { return ipsec.Drops{}, nil }

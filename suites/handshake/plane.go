@@ -67,17 +67,19 @@ func (p *plane) change(tunnel string, f func(*book)) error {
 func (p *plane) Name() string                 { return "recording" }
 func (p *plane) AddTunnel(ipsec.Policy) error { return nil }
 
-func (p *plane) AddInbound(tunnel string, sa ipsec.SA) error {
+func (p *plane) AddInbound(tunnel string, sa *ipsec.SA) error {
+	defer sa.Wipe()
 	return p.change(tunnel, func(b *book) {
 		b.given.In++
-		b.in[sa.SPI] = sa
+		b.in[sa.SPI] = *sa
 	})
 }
 
-func (p *plane) SetOutbound(tunnel string, sa ipsec.SA) error {
+func (p *plane) SetOutbound(tunnel string, sa *ipsec.SA) error {
+	defer sa.Wipe()
 	return p.change(tunnel, func(b *book) {
 		b.given.Out++
-		b.out[sa.SPI] = sa
+		b.out[sa.SPI] = *sa
 		b.current = sa.SPI
 	})
 }
