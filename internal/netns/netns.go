@@ -41,6 +41,7 @@ func (e *UnavailableError) Is(target error) bool { return target == errors.ErrUn
 // Namespace is a network namespace. Its methods may be called from any goroutine.
 type Namespace struct {
 	inode uint64
+	own   bool // the process's: every thread that was not led elsewhere is in it, and entering it would take a right
 
 	mu     sync.Mutex // guards what follows, and Netlink's opening
 	file   *os.File   // nil once closed
@@ -118,11 +119,13 @@ func prepare(params []Sysctl) (*Namespace, error) {
 	return ns, nil
 }
 
-// Current opens the namespace that the calling process is in.
+// Current opens the namespace that the calling process is in. Any user may.
 func Current() (*Namespace, error) {
 	var ns *Namespace
 	err := onThread(func() (err error) {
-		ns, err = open()
+		if ns, err = open(); err == nil {
+			ns.own = true
+		}
 		return err
 	})
 	return ns, err
@@ -150,6 +153,9 @@ func (ns *Namespace) Do(f func() error) error {
 		return fmt.Errorf("enter network namespace: %w", ErrClosed)
 	}
 	return onThread(func() error {
+		if ns.own {
+			return f()
+		}
 		// Held as *os.File until here, so that Close cannot give the number to another file meanwhile.
 		conn, err := file.SyscallConn()
 		if err == nil {
@@ -210,8 +216,10 @@ func (ns *Namespace) Netlink() (*netlink.Handle, error) {
 	}
 	file := ns.file
 	err := onThread(func() error {
-		if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %d: %w", ns.inode, err)
+		if !ns.own {
+			if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("enter network namespace %d: %w", ns.inode, err)
+			}
 		}
 		var err error
 		ns.handle, err = openNetlink()

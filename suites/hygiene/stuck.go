@@ -18,12 +18,11 @@ import (
 func stuck(e testlab.Env) {
 	It("goes on, reports all of it, and the next run removes the rest", func(ctx SpecContext) {
 		p := newProgram(e, users()[0])
-		r := p.start(runArgs("1m")...)
-		var groups []string
-		Eventually(func() []string {
-			groups = cgroupsOf(strconv.Itoa(r.Process.Pid))
-			return groups
-		}, 10*time.Second).Should(Or(HaveLen(3), HaveLen(6), Satisfy(func([]string) bool { return ended(r) })))
+		captures := directory()
+		r := p.start(append(runArgs("1m"), "--capture", captures)...)
+		// They begin when the lab is up.
+		Eventually(os.ReadDir, 30*time.Second).WithArguments(captures).ShouldNot(BeEmpty(), "%s", r.err)
+		groups := cgroupsOf(strconv.Itoa(r.Process.Pid))
 		if len(groups) == 0 {
 			Skip("no cgroups can be made here, and nothing else outlives a lab")
 		}
@@ -57,15 +56,6 @@ func stuck(e testlab.Env) {
 		p.succeed("run", "pair", "--duration", "10ms")
 		p.settled(ctx)
 	})
-}
-
-func ended(r *process) bool {
-	select {
-	case <-r.ended:
-		return true
-	default:
-		return false
-	}
 }
 
 // cgroupsOf finds the cgroups that the process has made: their names begin with its number.
