@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"runtime"
@@ -178,15 +179,15 @@ func TestBothRoles(t *testing.T) {
 
 // idle says whether an end would take part in an exchange now.
 func idle(e *end) bool {
-	r, err := e.tunnel.Accept(1 << 31)
+	r, err := e.tunnel.Accept(math.MaxUint32) // an exchange of its own does not give way to this
 	if err != nil {
 		return false
 	}
-	r.Finish(onlyAsked)
+	r.Finish(errOnlyAsked)
 	return true
 }
 
-var onlyAsked = fmt.Errorf("only asked: %w", ipsec.ErrAbandoned)
+var errOnlyAsked = fmt.Errorf("only asked: %w", ipsec.ErrAbandoned)
 
 // An end in the middle of an exchange is busy for the peer's: that is no failure of the initiator's, who comes again.
 func TestBusy(t *testing.T) {
