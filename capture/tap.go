@@ -211,7 +211,11 @@ func (t *Tap) finish() {
 			t.err = os.NewSyscallError("PACKET_STATISTICS", err)
 		}
 	})
-	t.err = errors.Join(t.err, err, t.file.Close(), t.out.end(t.id, t.begin, t.stats))
+	unwritten := t.out.end(t.id, t.begin, t.stats)
+	if errors.Is(t.err, unwritten) {
+		unwritten = nil // told already
+	}
+	t.err = errors.Join(t.err, err, t.file.Close(), unwritten)
 }
 
 func (t *Tap) run() {

@@ -20,8 +20,8 @@ const (
 	HTMLFile  = "index.html"
 )
 
-// ErrForeign says that a directory holds something other than a report.
-var ErrForeign = errors.New("holds something that is no pqlab report")
+// ErrForeign says that a directory holds something other than a report or captures.
+var ErrForeign = errors.New("holds something that pqlab did not write")
 
 // WriteDir writes result.json, junit.xml and index.html into dir, which it makes if need be. Each file is replaced in one
 // step and only after all three could be written. A directory that is not empty is written to only if it holds an
@@ -81,7 +81,7 @@ func CheckDir(dir string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("report: %w", err)
+		return fmt.Errorf("directory %s: %w", dir, err)
 	}
 	if !captures(dir, entries, true) && !ours(filepath.Join(dir, JSONFile)) {
 		return fmt.Errorf("directory %s: %w; name a new or empty one", dir, ErrForeign)
@@ -89,21 +89,74 @@ func CheckDir(dir string) error {
 	return nil
 }
 
-// writable says whether files can be made in dir, or dir itself where it is missing.
+// writable tries whether files can be made in dir, or dir itself where it is missing: permissions do not tell, as in /proc
+// or below a working directory that was deleted. What it tries with is gone when it returns.
 func writable(dir string) error {
-	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
-		err := unix.Access(at, unix.W_OK|unix.X_OK)
-		if errors.Is(err, fs.ErrNotExist) && at != filepath.Dir(at) {
-			continue
-		}
-		if info, errStat := os.Stat(at); err == nil && errStat == nil && !info.IsDir() {
+	fail := func(at string, err error) error {
+		return fmt.Errorf("directory %s cannot be written: %s: %w", dir, at, err)
+	}
+	at := filepath.Clean(dir)
+	for {
+		info, err := os.Stat(at)
+		if err == nil && !info.IsDir() {
 			err = unix.ENOTDIR
 		}
-		if err != nil {
-			return fmt.Errorf("directory %s cannot be written: %s: %w", dir, at, err)
+		if err == nil {
+			break
 		}
-		return nil
+		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
+			return fail(at, err)
+		}
+		if _, e := os.Lstat(at); e == nil {
+			return fail(at, fmt.Errorf("a symbolic link that leads nowhere: %w", err))
+		}
+		at = filepath.Dir(at)
 	}
+	probe, err := os.MkdirTemp(at, ".pqlab-*")
+	if err != nil {
+		return fail(at, err)
+	}
+	if err := os.Remove(probe); err != nil {
+		return fail(at, err)
+	}
+	return nil
+}
+
+// RemoveCaptures removes the captures of earlier runs from dir, lest they pass for those of the next. Those that pqlab did
+// not write stay.
+func RemoveCaptures(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if capture(dir, e) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// capture says whether a file is a capture that pqlab wrote, or began to.
+func capture(dir string, e fs.DirEntry) bool {
+	if !e.Type().IsRegular() || filepath.Ext(e.Name()) != ".pcapng" {
+		return false
+	}
+	f, err := os.Open(filepath.Join(dir, e.Name()))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, 512)
+	n, err := io.ReadFull(f, head)
+	if err == io.EOF { // not flushed before its run was killed
+		return true
+	}
+	head = head[:n]
+	// A section header block with the option shb_userappl (draft-ietf-opsawg-pcapng, section 4.1), as package capture writes it.
+	return bytes.HasPrefix(head, []byte("\n\r\r\n")) && bytes.Contains(head, []byte("\x04\x00\x05\x00pqlab"))
 }
 
 // captures says whether there is nothing but captures of links, which a run may write beside its report or in a directory
@@ -111,7 +164,7 @@ func writable(dir string) error {
 func captures(dir string, entries []fs.DirEntry, below bool) bool {
 	for _, e := range entries {
 		switch {
-		case e.Type().IsRegular() && filepath.Ext(e.Name()) == ".pcapng":
+		case capture(dir, e):
 		case e.IsDir() && below:
 			sub := filepath.Join(dir, e.Name())
 			entries, err := os.ReadDir(sub)

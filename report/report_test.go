@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/gopacket/gopacket/pcapgo"
 )
 
 func decode(t *testing.T, r Result) map[string]any {
@@ -395,5 +397,81 @@ func TestUnits(t *testing.T) {
 	}
 	if f, ok := find("median latency"); !ok || f.Value != micros(7) || !strings.Contains(f.Note, "a → b via r1, r2") {
 		t.Errorf("%+v", f)
+	}
+}
+
+// Captures are removed only if pqlab wrote them, and a directory with any other is foreign.
+func TestRemoveCaptures(t *testing.T) {
+	t.Parallel()
+	pcapng := func(application string) string {
+		var b strings.Builder
+		w, err := pcapgo.NewNgWriterInterface(&b, pcapgo.DefaultNgInterface, pcapgo.NgWriterOptions{
+			SectionInfo: pcapgo.NgSectionInfo{OS: "linux", Application: application, Comment: "pqlab " + strings.Repeat("x", 32)},
+		})
+		if err == nil {
+			err = w.Flush()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	for name, tt := range map[string]struct {
+		file, text string
+		ours       bool
+	}{
+		"ours":            {"a-b.pcapng", pcapng("pqlab"), true},
+		"killed":          {"a-b.pcapng", "", true},
+		"another's":       {"a-b.pcapng", pcapng("dumpcap"), false},
+		"short":           {"a-b.pcapng", "\n\r\r\n", false},
+		"only mentioned":  {"a-b.pcapng", "notes: \x04\x00\x05\x00pqlab", false},
+		"of another kind": {"a-b.pcap", pcapng("pqlab"), false},
+	} {
+		dir := filepath.Join(t.TempDir(), "captures")
+		path := filepath.Join(dir, tt.file)
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(path, []byte(tt.text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckDir(dir); errors.Is(err, ErrForeign) == tt.ours || err != nil && strings.Contains(err.Error(), "report") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := RemoveCaptures(dir); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) != tt.ours {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := RemoveCaptures(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("of a directory that is not there")
+	}
+}
+
+// What cannot be made is told before, whatever the permissions say, and nothing is left of trying.
+func TestCheckDir(t *testing.T) {
+	top := t.TempDir()
+	hanging, loop, empty, gone := filepath.Join(top, "hanging"), filepath.Join(top, "loop"), filepath.Join(top, "empty"), filepath.Join(top, "gone")
+	if err := errors.Join(os.Symlink("nowhere", hanging), os.Symlink("loop", loop), os.Mkdir(empty, 0o755), os.Mkdir(gone, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{hanging, filepath.Join(hanging, "x"), loop, filepath.Join(loop, "x", "y")} {
+		if err := CheckDir(dir); err == nil || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	for _, dir := range []string{empty, filepath.Join(empty, "x", "y")} {
+		if err := CheckDir(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(empty); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	t.Chdir(gone)
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckDir("out"); err == nil {
+		t.Error("a directory below one that was deleted")
 	}
 }

@@ -13,9 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pqlab/agent"
+	"pqlab/capture"
 	"pqlab/internal/hygiene"
 	"pqlab/internal/journal"
+	"pqlab/internal/netns"
 	"pqlab/internal/rootless"
 	"pqlab/lab"
 	"pqlab/nodes"
@@ -103,8 +107,8 @@ func TestDo(t *testing.T) {
 		t.Error(result.Verdict())
 	}
 	// A check for the tunnel's keys, for their replacement, for its hard limits, for what it refused, for each flow, for the loss of the UDP flow, for the link, for the
-	// rekeys.
-	if n := len(result.Checks); n != 9 {
+	// rekeys, for the captures.
+	if n := len(result.Checks); n != 10 {
 		t.Errorf("%d checks: %+v", n, result.Checks)
 	}
 	if result.Topology != "small" || result.Version != "v1" || !slices.Equal(result.Command, []string{"pqlab", "run"}) || result.Kernel == "" ||
@@ -228,8 +232,48 @@ func TestCaptureDirectory(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	hanging := filepath.Join(dir, "hanging")
+	if err := os.Symlink("nowhere", hanging); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{hanging, filepath.Join(hanging, "captures")} {
+		if _, err := Do(t.Context(), plan(t, small), Options{Capture: d, Progress: func(s string) { t.Errorf("%s: %s", d, s) }}); err == nil || !strings.Contains(err.Error(), d) {
+			t.Errorf("%s: %v", d, err)
+		}
+	}
 	if left, err := os.ReadDir(foreign); err != nil || len(left) != 1 {
 		t.Errorf("the foreign directory holds %v, %v", left, err)
+	}
+}
+
+// A disk that is full costs the captures and not the run.
+func TestFullDisk(t *testing.T) {
+	clean(t)
+	spaces, err := netns.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spaces[0].Close()
+	r := &runner{}
+	var taps []tap
+	for _, link := range []string{"ab", "bc"} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := capture.Open(spaces[0], "lo", capture.Options{File: capture.NewFile(full, "")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		taps = append(taps, tap{link, full, c})
+	}
+	r.stopTaps(taps)
+	if len(r.result.Checks) != 1 || r.result.Checks[0].OK || len(r.result.Captures) != 2 {
+		t.Fatalf("%+v", r.result)
+	}
+	detail := r.result.Checks[0].Detail
+	if !strings.Contains(detail, "ab, bc") || strings.Count(detail, unix.ENOSPC.Error()) != 1 || strings.Contains(detail, "\n") {
+		t.Error(detail)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -119,9 +120,7 @@ func (r *runner) stopWatches() error {
 		carried := !r.used(w.link) || c.ESP+c.ESPinUDP > 0
 		r.check(fmt.Sprintf("link %s carries only ESP", w.link), c.Plaintext == 0 && carried, detail)
 	}
-	for _, t := range taps {
-		errs = append(errs, t.close(r))
-	}
+	r.stopTaps(taps)
 	return errors.Join(errs...)
 }
 
@@ -152,6 +151,9 @@ func (r *runner) capture(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("captures: %w", err)
 	}
+	if err := report.RemoveCaptures(dir); err != nil {
+		return fmt.Errorf("captures of an earlier run: %w", err)
+	}
 	for _, l := range r.plan.Links {
 		f, err := os.Create(filepath.Join(dir, l.Name+".pcapng"))
 		if err != nil {
@@ -170,13 +172,34 @@ func (r *runner) capture(dir string) error {
 	return nil
 }
 
-func (t tap) close(r *runner) error {
-	stats, err := t.Close()
-	r.result.Captures = append(r.result.Captures, report.Capture{
-		Link: t.link, File: t.file.Name(), Captured: stats.Captured, Dropped: stats.Dropped,
-	})
-	if stats.Dropped > 0 {
-		r.warn(fmt.Sprintf("link %s: the capture has no room for %d packets; they passed but are not in %s", t.link, stats.Dropped, t.file.Name()))
+// stopTaps ends the captures. One that could not be written, as on a full disk, fails a check and not the run.
+func (r *runner) stopTaps(taps []tap) {
+	if len(taps) == 0 {
+		return
 	}
-	return errors.Join(err, t.file.Close())
+	var incomplete []string
+	var first error
+	for _, t := range taps {
+		stats, err := t.Close()
+		if errClose := t.file.Close(); err == nil {
+			err = errClose
+		}
+		if err != nil {
+			incomplete = append(incomplete, t.link)
+			if first == nil {
+				first = err
+			}
+		}
+		r.result.Captures = append(r.result.Captures, report.Capture{
+			Link: t.link, File: t.file.Name(), Captured: stats.Captured, Dropped: stats.Dropped,
+		})
+		if stats.Dropped > 0 {
+			r.warn(fmt.Sprintf("link %s: the capture has no room for %d packets; they passed but are not in %s", t.link, stats.Dropped, t.file.Name()))
+		}
+	}
+	detail := fmt.Sprintf("links: %d", len(taps))
+	if first != nil {
+		detail = fmt.Sprintf("incomplete: %s: %v", strings.Join(incomplete, ", "), first)
+	}
+	r.check("captures could be written", first == nil, detail)
 }

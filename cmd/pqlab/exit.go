@@ -114,26 +114,30 @@ func (e unsupportedError) Is(target error) bool { return target == errors.ErrUns
 
 func unsupported(err error) error { return unsupportedError{err} }
 
-// checkDir refuses, before anything is made, a directory that cannot be made or written to. No name is none to check.
-func checkDir(flag, dir string) error {
-	if dir == "" {
+// checkFile refuses, before anything is made, a file that cannot be written where it is. An empty name is none to check.
+func checkFile(flag, path string) error {
+	if path == "" {
 		return nil
 	}
-	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
-		info, err := os.Stat(d)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue // the root and the current directory exist
-		case err == nil && !info.IsDir():
-			err = &fs.PathError{Op: "make directory in", Path: d, Err: unix.ENOTDIR}
-		case err == nil:
-			if err = unix.Access(d, unix.W_OK|unix.X_OK); err != nil {
-				err = &fs.PathError{Op: "write to", Path: d, Err: err}
-			}
-		}
+	refuse := func(err error) error { return usageError{fmt.Errorf("--%s: %w", flag, err)} }
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.Mode().IsRegular():
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
-			return usageError{fmt.Errorf("--%s %s: %w", flag, dir, err)}
+			return refuse(err)
 		}
+		return f.Close()
+	case err == nil && info.IsDir():
+		return refuse(&fs.PathError{Op: "write", Path: path, Err: unix.EISDIR})
+	case err == nil: // a terminal or a pipe, which a try would disturb
 		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return refuse(err)
 	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return refuse(err)
+	}
+	return errors.Join(f.Close(), os.Remove(path))
 }

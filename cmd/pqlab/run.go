@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,9 +59,6 @@ and takes the lab down again.`,
 			return usageError{fmt.Errorf("--duration %v: want %v to 24h", *duration, shortestFlow)}
 		}
 		for _, d := range []struct{ flag, dir string }{{"report", *dir}, {"capture", *captures}} { // before the run, not after it
-			if err := checkDir(d.flag, d.dir); err != nil {
-				return err
-			}
 			if d.dir == "" {
 				continue
 			}
@@ -90,21 +88,24 @@ and takes the lab down again.`,
 			return err
 		}
 		page := ""
+		var unwritten error // which costs the report and not the result
 		if *dir != "" {
-			if err := result.WriteDir(*dir); err != nil {
-				return err
+			if unwritten = result.WriteDir(*dir); unwritten == nil {
+				page = filepath.Join(*dir, "index.html")
 			}
-			page = filepath.Join(*dir, "index.html")
 		}
 		if *asJSON {
 			err = result.WriteJSON(c.OutOrStdout())
 		} else {
 			err = result.WriteText(c.OutOrStdout(), page)
 		}
-		if err == nil && result.Verdict() != report.Pass {
+		if err = errors.Join(unwritten, err); err != nil {
+			return err
+		}
+		if result.Verdict() != report.Pass {
 			return exitError(exitFailed)
 		}
-		return err
+		return nil
 	}
 	return c
 }

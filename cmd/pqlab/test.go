@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -39,10 +38,8 @@ func newTest() *cobra.Command {
 		case *parallel < 1:
 			return usageError{fmt.Errorf("--parallel %d: want at least 1", *parallel)}
 		}
-		if *junit != "" {
-			if err := checkDir("junit", filepath.Dir(*junit)); err != nil {
-				return err
-			}
+		if err := checkFile("junit", *junit); err != nil {
+			return err
 		}
 		if err := rootless.Enter(); err != nil {
 			return err
@@ -85,6 +82,10 @@ func choose(names []string) ([]suites.Claim, error) {
 		return all, nil
 	}
 	var chosen []suites.Claim
+	var known []string
+	for _, claim := range all {
+		known = append(known, claim.Name)
+	}
 next:
 	for _, name := range names {
 		best, distance := "", 3
@@ -100,7 +101,7 @@ next:
 		if best != "" {
 			return nil, usageError{fmt.Errorf("no claim %q; did you mean %s?", name, best)}
 		}
-		return nil, usageError{fmt.Errorf("no claim %q; see pqlab test --help", name)}
+		return nil, usageError{fmt.Errorf("no claim %q; there are %s", name, strings.Join(known, ", "))}
 	}
 	return chosen, nil
 }
