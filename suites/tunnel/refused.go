@@ -3,7 +3,6 @@ package tunnel
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
@@ -221,7 +220,7 @@ func refused(e testlab.Env) {
 			const n = 1500
 			deliver, packets := a.flood(ctx, n)
 			shuffled := slices.Concat(packets, packets, packets)
-			rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+			seeded().Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 			a.paced(ctx, shuffled)
 			got := deliver()
 			Expect(got).To(And(HaveField("Sent", uint64(n)), HaveField("Received", uint64(n)), HaveField("Lost", uint64(0)),

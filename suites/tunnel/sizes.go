@@ -48,15 +48,16 @@ func sizes(e testlab.Env) {
 		}
 	}
 
-	It("passes payloads of every size from 1 to 9000 bytes unchanged", func(ctx SpecContext) {
-		o := outers()[rand.IntN(len(outers()))]
+	It("passes payloads of sizes from 1 to 9000 bytes unchanged", func(ctx SpecContext) {
+		draw := seeded()
+		o := outers()[draw.IntN(len(outers()))]
 		GinkgoWriter.Println(o)
 		r := up(ctx, e, sized(o, 9000, 9000))
 		for _, v6 := range []bool{false, true} {
 			a, b := open(ctx, r.Lab, "h1", r.host("h1", v6)), open(ctx, r.Lab, "h2", r.host("h2", v6))
 			r.discover(ctx, a, b, o.room(9000)) // what IPv6 sends before it has heard of it is lost
 			a = open(ctx, r.Lab, "h1", r.host("h1", v6))
-			for n := 1; n <= 9000; n += 1 + rand.IntN(60) {
+			for n := 1; n <= 9000; n += 1 + draw.IntN(60) {
 				payload := make([]byte, n)
 				crand.Read(payload)
 				pass(a, b, payload)
@@ -67,6 +68,9 @@ func sizes(e testlab.Env) {
 		}
 	}, NodeTimeout(timeout))
 }
+
+// seeded draws what the seed of the run says, so that a failure can be had again with -ginkgo.seed.
+func seeded() *rand.Rand { return rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 1)) }
 
 // flow sends from h1 to h2.
 func (r *rig) flow(ctx context.Context, s agent.Source, v6 bool) traffic.Result {
