@@ -32,22 +32,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// clean fails the test at its end if anything is left. Tests that call it are not parallel: it looks at the process.
-func clean(t *testing.T) {
-	t.Helper()
-	before, err := hygiene.Take()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if left, err := hygiene.Settled(ctx, before, owner); err != nil || len(left) > 0 {
-			t.Errorf("left behind: %q, %v", left, err)
-		}
-	})
-}
-
 func TestMedian(t *testing.T) {
 	t.Parallel()
 	for want, values := range map[float64][]float64{0: nil, 7: {7}, 2: {3, 1, 2}, 3: {4, 1, 2, 3}} {
@@ -69,7 +53,7 @@ func TestMedian(t *testing.T) {
 
 // A lab's times and memory are measured, and it is gone.
 func TestUpDown(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	pair, err := topology.Builtin("pair")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +68,7 @@ func TestUpDown(t *testing.T) {
 
 // Each number of streams is measured in each run, with the tunnel and without, in turns.
 func TestMeasureTunnel(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	var told []string
 	got, err := MeasureTunnel(t.Context(), []int{1, 2}, 2, 100*time.Millisecond, lab.Options{Shaper: "none"}, func(s string) { told = append(told, s) })
 	if err != nil {
@@ -101,7 +85,7 @@ func TestMeasureTunnel(t *testing.T) {
 }
 
 func TestInterrupted(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	for step := range 2 { // without the tunnel, with it
 		ctx, cancel := context.WithCancel(t.Context())
 		n := -1
