@@ -54,7 +54,10 @@ type Lab struct {
 	mu   sync.Mutex
 	undo []step              // what Down takes back, last first
 	down bool                // Down was called
+	err  error               // of the first agent that ended on its own
 	pids *nodes.PIDNamespace // of the commands in the nodes; nil before the first
+
+	failed chan struct{} // closed with err
 }
 
 type step struct {
@@ -79,6 +82,7 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 		Plan: plan, Shaper: shaper, Started: time.Now(), options: options,
 		log:   &lockedWriter{to: options.Log},
 		nodes: map[string]*Node{}, links: map[string]*links.Link{}, tunnels: map[string]*Tunnel{},
+		failed: make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
@@ -189,6 +193,42 @@ func (l *Lab) onDown(name string, do func(context.Context) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.undo = append(l.undo, step{name, do})
+}
+
+// Guard gives a context that ends with ctx, or with Err as its cause as soon as an agent ends on its own: whoever waits
+// for the lab's nodes then waits in vain.
+func (l *Lab) Guard(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-l.failed:
+			cancel(l.Err())
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// Err is the *AgentError of the first agent that ended though nobody took the lab down.
+func (l *Lab) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func (l *Lab) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = err
+		close(l.failed)
+	}
+}
+
+func (l *Lab) isDown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
 }
 
 // Down takes the lab down. It goes on after an error and reports all of them; a second call does nothing.

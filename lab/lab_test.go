@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"pqlab/agent"
 	"pqlab/internal/journal"
@@ -86,6 +89,66 @@ func TestDown(t *testing.T) {
 	}
 	if _, err := l.commands(); err == nil {
 		t.Error("commands run in a lab that is down")
+	}
+}
+
+// An agent that is killed ends every wait for the lab, with the node's name; one that Down stops is no failure.
+func TestAgentEnds(t *testing.T) {
+	two := func() *topology.Builder {
+		return topology.New("x").Host("a").Host("b").Ethernet("a", "b").UDP("a", "b")
+	}
+	l := up(t, two(), Options{})
+	ctx, release := l.Guard(t.Context())
+	defer release()
+	if l.Err() != nil || l.Node("b").Err() != nil || ctx.Err() != nil {
+		t.Fatalf("%v, %v, %v", l.Err(), l.Node("b").Err(), ctx.Err())
+	}
+	if err := l.Node("b").process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the context goes on")
+	}
+	for _, err := range []error{context.Cause(ctx), l.Err(), l.Node("b").Err()} {
+		var ended *AgentError
+		var exit *exec.ExitError
+		if !errors.As(err, &ended) || ended.Node != "b" || !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Errorf("%v", err)
+		}
+	}
+	if err := l.Node("a").Err(); err != nil {
+		t.Error(err)
+	}
+	again, release := l.Guard(t.Context())
+	defer release()
+	<-again.Done()
+
+	l = up(t, two(), Options{})
+	ctx, release = l.Guard(t.Context())
+	defer release()
+	if err := l.Down(t.Context()); err != nil || l.Err() != nil || ctx.Err() != nil {
+		t.Errorf("taken down: %v, %v, %v", err, l.Err(), ctx.Err())
+	}
+	release()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		t.Error(cause)
+	}
+}
+
+// Whoever sees a call fail because the agent is gone, and takes the lab down at once, is told of the agent.
+func TestAgentEndsBeforeDown(t *testing.T) {
+	l := up(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b").UDP("a", "b"), Options{})
+	if err := l.Node("b").process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Down(t.Context()); err != nil {
+		t.Error(err)
+	}
+	var ended *AgentError
+	if err := l.Err(); !errors.As(err, &ended) || ended.Node != "b" {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -77,6 +77,12 @@ func (n *Node) startAgent(ctx context.Context, l *Lab) error {
 		return nil
 	})
 	l.onDown("agent of "+n.Plan.Name, n.stopAgent)
+	go func() {
+		<-process.Done()
+		if !l.isDown() {
+			l.fail(n.Err())
+		}
+	}()
 	if n.hello, err = client.Hello(ctx); err != nil {
 		return err
 	}
@@ -88,12 +94,44 @@ func (n *Node) stopAgent(ctx context.Context) error {
 	errClose := n.agent.Close()
 	select {
 	case <-n.process.Done():
+		if n.process.Wait() != nil { // it would have ended well, had it been asked to
+			n.lab.fail(n.Err())
+		}
 	case <-time.After(stopTimeout):
 	case <-ctx.Done():
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return errors.Join(errClose, n.process.Stop(ctx))
+}
+
+// AgentError says that a node's agent ended though nobody had asked it to.
+type AgentError struct {
+	Node string
+	Err  error // how it ended, such as an *exec.ExitError; nil: without an error
+}
+
+func (e *AgentError) Error() string {
+	text := fmt.Sprintf("node %s: its agent has ended", e.Node)
+	if e.Err != nil {
+		text += fmt.Sprintf(" (%v)", e.Err)
+	}
+	return text
+}
+
+func (e *AgentError) Unwrap() error { return e.Err }
+
+// Err is an *AgentError once the node's agent has ended, and nil while it runs or if there is none.
+func (n *Node) Err() error {
+	if n.process == nil {
+		return nil
+	}
+	select {
+	case <-n.process.Done():
+		return &AgentError{n.Plan.Name, n.process.Wait()}
+	default:
+		return nil
+	}
 }
 
 // copyLines copies what a node writes, line by line so that nodes do not mix, until the last process that could write has

@@ -22,19 +22,27 @@ func Hold(ctx context.Context, plan *topology.Plan, o lab.Options, progress func
 	if err != nil {
 		return nil, err
 	}
+	guarded, release := l.Guard(ctx)
+	defer release()
 	watching, stop := context.WithCancel(context.Background())
 	h := &held{lab: l, stop: stop, rekeys: map[string]uint64{}, failed: map[string]string{}}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.Down(context.WithoutCancel(ctx)))
+		if err == nil {
+			return
 		}
+		interrupted := ctx.Err() != nil
+		errDown := h.Down(context.WithoutCancel(ctx))
+		if failed := l.Err(); failed != nil && !interrupted {
+			err = failed // all else is its consequence
+		}
+		err = errors.Join(err, errDown)
 	}()
 	if err := l.Events(watching, h.note); err != nil {
 		return nil, err
 	}
 	for _, t := range plan.Tunnels {
 		progress("tunnel " + t.Name + ": exchanging keys")
-		if _, err := l.Tunnel(t.Name).Establish(ctx); err != nil {
+		if _, err := l.Tunnel(t.Name).Establish(guarded); err != nil {
 			return nil, err
 		}
 	}
@@ -96,8 +104,11 @@ func (h *held) Status(ctx context.Context) (supervisor.Status, error) {
 			status.Addresses = append(status.Addresses, i.Addresses...)
 		}
 		cpu, err := l.Node(n.Name).CPU(ctx)
-		if err != nil {
-			return s, err
+		if failed := l.Node(n.Name).Err(); failed != nil {
+			status.PID, err = 0, failed
+		}
+		if err != nil { // the rest of the lab is told of all the same
+			status.Error = err.Error()
 		}
 		status.CPU = cpu.Seconds()
 		s.Nodes = append(s.Nodes, status)
@@ -118,8 +129,12 @@ func (h *held) Status(ctx context.Context) (supervisor.Status, error) {
 		}
 		for _, node := range []string{p.A.Node, p.B.Node} {
 			state, err := l.Tunnel(p.Name).State(ctx, node)
+			if failed := l.Node(node).Err(); failed != nil {
+				err = failed
+			}
 			if err != nil {
-				return s, err
+				t.Error = err.Error()
+				continue
 			}
 			t.Dataplane = state.Dataplane
 			for _, sa := range []struct {

@@ -72,16 +72,23 @@ func (r *runner) since(t traffic.Instant) float64 {
 	return float64(t.Sub(r.started)) / float64(time.Millisecond)
 }
 
-func (r *runner) run(ctx context.Context) (err error) {
+func (r *runner) run(asked context.Context) (err error) {
 	r.options.Progress("making the lab")
 	began := time.Now()
-	if r.lab, err = lab.Up(ctx, r.plan, r.options.Lab); err != nil {
+	if r.lab, err = lab.Up(asked, r.plan, r.options.Lab); err != nil {
 		return err
 	}
 	r.result.UpMs = ms(time.Since(began))
+	ctx, release := r.lab.Guard(asked)
 	defer func() {
 		r.options.Progress("taking the lab down")
-		err = errors.Join(err, r.lab.Down(context.WithoutCancel(ctx)))
+		interrupted := asked.Err() != nil
+		errDown := r.lab.Down(context.WithoutCancel(ctx))
+		if failed := r.lab.Err(); failed != nil && err != nil && !interrupted {
+			err = failed // all else is its consequence
+		}
+		err = errors.Join(err, errDown)
+		release()
 	}()
 	r.result.Shaper = r.lab.ShapedBy()
 	r.result.Warnings = append(r.result.Warnings, r.lab.Warnings...)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"pqlab/report"
 	"pqlab/supervisor"
 	"pqlab/topology"
+	"pqlab/traffic"
 )
 
 var owner hygiene.Owner // answers for what the labs of these tests leave
@@ -70,24 +72,8 @@ func plan(t *testing.T, text string) *topology.Plan {
 	return p
 }
 
-// clean fails the test at its end if anything is left. Tests that call it are not parallel: it looks at the process.
-func clean(t *testing.T) {
-	t.Helper()
-	before, err := hygiene.Take()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if left, err := hygiene.Settled(ctx, before, owner); err != nil || len(left) > 0 {
-			t.Errorf("left behind: %q, %v", left, err)
-		}
-	})
-}
-
 func TestDo(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	p := plan(t, small)
 	dir := filepath.Join(t.TempDir(), "deep", "captures")
 	var told []string
@@ -180,7 +166,7 @@ func TestDo(t *testing.T) {
 
 // Whenever a run is interrupted, it says so, and nothing of it is left.
 func TestDoCancelled(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	p := plan(t, small)
 	interrupted := func(when string, arm func(cancel func()) func(string)) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -208,6 +194,84 @@ func TestDoCancelled(t *testing.T) {
 			time.AfterFunc(d, cancel)
 			return nil
 		})
+	}
+}
+
+// A run whose agent is killed ends at once and says which it was, whatever it was doing.
+func TestAgentKilled(t *testing.T) {
+	owner.Check(t)
+	const exchange, udp, tcp = 1, 2, 3 // the steps of a run after the lab
+	for _, step := range []int{exchange, udp, tcp} {
+		p := plan(t, small)
+		r := &runner{plan: p, ledger: newLedger(p), started: traffic.Now(), options: Options{Duration: time.Minute}}
+		p.Traffic[0].Duration = 200 * time.Millisecond
+		if step == udp {
+			p.Traffic[0].Duration = time.Minute
+		}
+		n := -1
+		var killed time.Time
+		r.options.Progress = func(string) {
+			if n++; n != step {
+				return
+			}
+			pid := r.lab.Node("b").PID()
+			if pid <= 1 {
+				t.Fatal("no agent")
+			}
+			killed = time.Now()
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil { // our child, not reaped before the lab goes down
+				t.Error(err)
+			}
+		}
+		err := r.run(t.Context())
+		var ended *lab.AgentError
+		if !errors.As(err, &ended) || ended.Node != "b" || strings.Contains(err.Error(), "\n") {
+			t.Errorf("at step %d: %v", step, err)
+		}
+		if took := time.Since(killed); took > 10*time.Second { // a second on an idle machine
+			t.Errorf("at step %d: it took %v to end", step, took)
+		}
+	}
+}
+
+// A lab that is kept goes on without a node whose agent ended, and tells of it.
+func TestHoldAgentKilled(t *testing.T) {
+	owner.Check(t)
+	l, err := Hold(t.Context(), plan(t, small), lab.Options{Log: os.Stderr}, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := l.Status(t.Context())
+	if err != nil || s.Nodes[1].Error != "" || s.Nodes[1].PID <= 1 {
+		t.Fatalf("%+v, %v", s.Nodes, err)
+	}
+	if err := syscall.Kill(s.Nodes[1].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if s, err = l.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s.Nodes[1].PID == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v", s.Nodes[1])
+		}
+	}
+	if b := s.Nodes[1]; b.Name != "b" || !strings.Contains(b.Error, "node b") || !strings.Contains(b.Error, "killed") {
+		t.Errorf("%+v", b)
+	}
+	if a := s.Nodes[0]; a.Error != "" || a.PID == 0 || len(s.Links) != 2 {
+		t.Errorf("%+v", a)
+	}
+	if vpn := s.Tunnels[0]; !strings.Contains(vpn.Error, "node b") || len(vpn.SAs) != 2 { // of the end that is there
+		t.Errorf("%+v", vpn)
 	}
 }
 
@@ -248,7 +312,7 @@ func TestCaptureDirectory(t *testing.T) {
 
 // A disk that is full costs the captures and not the run.
 func TestFullDisk(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	spaces, err := netns.New(1)
 	if err != nil {
 		t.Fatal(err)
@@ -279,14 +343,14 @@ func TestFullDisk(t *testing.T) {
 
 // A lab that cannot be made is an error, not a result.
 func TestDoWithoutALab(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	if _, err := Do(t.Context(), plan(t, small), Options{Lab: lab.Options{Shaper: "magic"}}); err == nil {
 		t.Error("a shaper that is not known")
 	}
 }
 
 func TestHold(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	p := plan(t, small)
 	l, err := Hold(t.Context(), p, lab.Options{Log: os.Stderr}, func(string) {})
 	if err != nil {
@@ -352,7 +416,7 @@ func TestHold(t *testing.T) {
 }
 
 func TestHoldCancelled(t *testing.T) {
-	clean(t)
+	owner.Check(t)
 	for step := range 2 {
 		ctx, cancel := context.WithCancel(t.Context())
 		n := -1

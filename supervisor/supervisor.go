@@ -83,6 +83,7 @@ type NodeStatus struct {
 	Addresses []netip.Prefix `json:"addresses"`
 	PID       int            `json:"pid,omitempty"` // of its agent; 0: it has none
 	CPU       float64        `json:"cpu_seconds"`
+	Error     string         `json:"error,omitempty"` // what is wrong with it
 }
 
 // LinkStatus describes a link.

@@ -167,6 +167,9 @@ func describe(c *cobra.Command, lab string) error {
 			pid = strconv.Itoa(n.PID)
 		}
 		rows = append(rows, []string{n.Name, n.Kind, pid, fmt.Sprintf("%.2f s", n.CPU), strings.Join(addresses, " ")})
+		if n.Error != "" {
+			rows = append(rows, []string{"", n.Error})
+		}
 	}
 	rows = append(rows, nil, []string{"LINK", "KIND", "SHAPER", "A", "B"})
 	for _, l := range s.Links {
