@@ -208,7 +208,7 @@ func rateForm() form[Rate] {
 }
 
 func timeForm() form[time.Duration] {
-	return scalar(parseTime, time.Duration.String, pattern(`^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`, "5ms", "10m"))
+	return scalar(ParseTime, time.Duration.String, pattern(`^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`, "5ms", "10m"))
 }
 
 func lossForm() form[float64] {
@@ -223,16 +223,16 @@ func lengthForm() form[float64] {
 }
 
 func countForm() form[uint64] {
-	return scalar(parseCount, formatCount, either(atLeast(0), pattern(`^2\^[0-9]{1,2}$`, "2^30")))
+	return scalar(ParseCount, formatCount, either(atLeast(0), pattern(`^2\^[0-9]{1,2}$`, "2^30")))
 }
 
 func bytesForm() form[uint64] {
-	return scalar(parseBytes, formatBytes, either(atLeast(0), pattern(`^(2\^[0-9]{1,2}|[0-9]+(\.[0-9]+)? ?[KMGT]?i?B)$`, "64MiB")))
+	return scalar(ParseBytes, formatBytes, either(atLeast(0), pattern(`^(2\^[0-9]{1,2}|[0-9]+(\.[0-9]+)? ?[KMGT]?i?B)$`, "64MiB")))
 }
 
 func intForm() form[int] {
 	parse := func(s string) (int, error) {
-		n, err := parseCount(s)
+		n, err := ParseCount(s)
 		if err == nil && n > 1<<31-1 {
 			err = fmt.Errorf("is larger than %d", 1<<31-1)
 		}
@@ -246,7 +246,7 @@ func intForm() form[int] {
 
 func seedForm() form[uint64] {
 	parse := func(s string) (uint64, error) {
-		n, err := parseCount(s)
+		n, err := ParseCount(s)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("is 0; leave it out for the default")
 		}

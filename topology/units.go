@@ -102,7 +102,8 @@ func checkDecimal(s string) error {
 // maxTime bounds every duration of a topology, so that sums of them do not overflow.
 const maxTime = 366 * 24 * time.Hour
 
-func parseTime(s string) (time.Duration, error) {
+// ParseTime reads "5ms" or "1h30m".
+func ParseTime(s string) (time.Duration, error) {
 	if s != "" && strings.Trim(s, "0123456789.") == "" {
 		return 0, errors.New("has no unit; write 5ms, 10s, 2m, 1h30m")
 	}
@@ -162,8 +163,8 @@ func parseFloat(number, exponent string) (float64, error) {
 	return f, nil
 }
 
-// parseCount reads "1000000" or "2^30".
-func parseCount(s string) (uint64, error) {
+// ParseCount reads "1000000" or "2^30".
+func ParseCount(s string) (uint64, error) {
 	if power, ok := strings.CutPrefix(s, "2^"); ok {
 		n, err := strconv.ParseUint(power, 10, 8)
 		if err != nil || n > 63 {
@@ -191,12 +192,12 @@ func formatCount(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// parseBytes reads a count, or one with a unit: "64MiB".
-func parseBytes(s string) (uint64, error) {
+// ParseBytes reads a count, or one with a unit: "64MiB".
+func ParseBytes(s string) (uint64, error) {
 	if strings.HasSuffix(s, "B") {
 		return parseUnit(s, byteUnits())
 	}
-	return parseCount(s)
+	return ParseCount(s)
 }
 
 func formatBytes(n uint64) string { return formatUnit(n, byteUnits()) }

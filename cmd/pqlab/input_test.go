@@ -30,6 +30,12 @@ func TestBadInput(t *testing.T) {
 		{"run pair --rekey-bytes 10", "--rekey-bytes"},
 		{"run pair --rekey-packets 1.5", "--rekey-packets"},
 		{"run pair --rekey-packets 1", "--rekey-packets"},
+		{"run pair --rekey-time 0s", "--rekey-time"},
+		{"run pair --rekey-blocks 0", "--rekey-blocks"},
+		{"run pair --rekey-bytes 0KiB", "--rekey-bytes"},
+		{"run pair --rekey-packets 0", "--rekey-packets"},
+		{"run pair --seed 0", "--seed"},
+		{"run pair --tls-groups=", "--tls-groups"},
 		{"run pair --seed -1", "--seed"},
 		{"run pair --shaper magic", "--shaper"},
 		{"run pair --gateway-port serial", "--gateway-port"},
@@ -104,6 +110,9 @@ func TestBadInput(t *testing.T) {
 			if want := strings.NewReplacer("DIR", dir).Replace(c.names); !strings.Contains(r.err, want) {
 				t.Errorf("does not name %s: %s", want, r.err)
 			}
+			if strings.Contains(r.err, "strconv") {
+				t.Errorf("names what it is made of: %s", r.err)
+			}
 			if r.out != "" {
 				t.Errorf("on standard output: %s", r.out)
 			}
@@ -149,6 +158,14 @@ func TestCheckBroken(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a file that is missing", func(t *testing.T) {
+		t.Parallel()
+		r := pqlab(t, "check", "--json", "nowhere.yaml", files[0])
+		found := parse[[]mistake](t, r.out)
+		if r.code != exitUsage || r.err != "" || len(found) < 2 || found[0].File != "nowhere.yaml" || found[0].Kind != "file" || found[1].File != files[0] {
+			t.Errorf("exit status %d, %q, %+v", r.code, r.err, found)
+		}
+	})
 	t.Run("together with good ones", func(t *testing.T) {
 		t.Parallel()
 		r := pqlab(t, append([]string{"check", "--json", "pair"}, files...)...)

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"pqlab/agent"
 	"pqlab/internal/journal"
@@ -76,6 +78,11 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		var bad *pflag.InvalidValueError
+		var number *strconv.NumError
+		if errors.As(err, &bad) && errors.As(err, &number) { // whose text names a function
+			err = fmt.Errorf("--%s %q: %w; want a %s", bad.GetFlag().Name, bad.GetValue(), number.Err, bad.GetFlag().Value.Type())
+		}
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	group(root)

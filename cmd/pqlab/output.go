@@ -23,6 +23,14 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// count says how many there are of something whose plural ends in s.
+func count(n int, of string) string {
+	if n != 1 {
+		of += "s"
+	}
+	return fmt.Sprintf("%d %s", n, of)
+}
+
 // table prints rows whose cells are separated by tabs.
 func table(w io.Writer, rows ...[]string) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)

@@ -55,6 +55,7 @@ func newCheck() *cobra.Command {
 		for _, name := range names {
 			p, err := plan(name)
 			var mistakes topology.Errors
+			var unreadable usageError
 			switch {
 			case errors.As(err, &mistakes):
 				failed++
@@ -64,10 +65,16 @@ func newCheck() *cobra.Command {
 				if !*asJSON {
 					fmt.Fprintln(c.ErrOrStderr(), mistakes)
 				}
+			case errors.As(err, &unreadable):
+				failed++
+				found = append(found, mistake{File: name, Kind: "file", Message: err.Error()})
+				if !*asJSON {
+					fmt.Fprintln(c.ErrOrStderr(), "pqlab:", err)
+				}
 			case err != nil:
 				return err
 			case !*asJSON:
-				fmt.Fprintf(c.OutOrStdout(), "%s: ok, %d nodes, %d links, %d tunnels\n", name, len(p.Nodes), len(p.Links), len(p.Tunnels))
+				fmt.Fprintf(c.OutOrStdout(), "%s: ok, %s, %s, %s\n", name, count(len(p.Nodes), "node"), count(len(p.Links), "link"), count(len(p.Tunnels), "tunnel"))
 				for _, note := range p.Notes {
 					fmt.Fprintf(c.OutOrStdout(), "  note: %s\n", note)
 				}

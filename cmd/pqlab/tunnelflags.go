@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,9 +18,8 @@ type tunnelFlags struct {
 	suite, combiner, identity, encapsulation, dataplane, family choice
 	groups                                                      []string
 	mutual                                                      bool
-	time                                                        time.Duration
-	blocks, bytes, packets                                      uint64
-	seed                                                        uint64
+	time                                                        amount[time.Duration]
+	blocks, bytes, packets, seed                                amount[uint64]
 	set                                                         *pflag.FlagSet
 }
 
@@ -39,6 +39,29 @@ func (c *choice) Set(v string) error {
 	return nil
 }
 
+// amount is a flag written as in a topology. 0 would mean the default there, so nobody can mean it here.
+type amount[T time.Duration | uint64] struct {
+	value T
+	kind  string
+	parse func(string) (T, error)
+}
+
+func (a *amount[T]) Type() string { return a.kind }
+func (a *amount[T]) String() string {
+	if a.value == 0 {
+		return ""
+	}
+	return fmt.Sprint(a.value)
+}
+func (a *amount[T]) Set(text string) error {
+	v, err := a.parse(text)
+	if err == nil && v == 0 {
+		err = errors.New("is 0; leave the flag out for what the topology says")
+	}
+	a.value = v
+	return err
+}
+
 func addTunnelFlags(c *cobra.Command) *tunnelFlags {
 	f := &tunnelFlags{
 		suite:         choice{known: topology.Suites()},
@@ -47,6 +70,11 @@ func addTunnelFlags(c *cobra.Command) *tunnelFlags {
 		encapsulation: choice{known: []string{"udp", "esp"}},
 		dataplane:     choice{known: []string{"auto", "gateway", "xfrm", "offload"}},
 		family:        choice{known: []string{"ipv4", "ipv6"}},
+		time:          amount[time.Duration]{kind: "time", parse: topology.ParseTime},
+		blocks:        amount[uint64]{kind: "count", parse: topology.ParseCount},
+		bytes:         amount[uint64]{kind: "size", parse: topology.ParseBytes},
+		packets:       amount[uint64]{kind: "count", parse: topology.ParseCount},
+		seed:          amount[uint64]{kind: "number", parse: topology.ParseCount},
 		set:           c.Flags(),
 	}
 	f.set.Var(&f.suite, "suite", "signature and KEM of every tunnel, such as mldsa65+mlkem768")
@@ -57,16 +85,19 @@ func addTunnelFlags(c *cobra.Command) *tunnelFlags {
 	f.set.Var(&f.family, "family", "of the outer addresses: ipv4 or ipv6")
 	f.set.StringSliceVar(&f.groups, "tls-groups", nil, "TLS groups to offer, such as X25519MLKEM768")
 	f.set.BoolVar(&f.mutual, "mutual", false, "both ends sign")
-	f.set.DurationVar(&f.time, "rekey-time", 0, "replace keys after this time")
-	f.set.Uint64Var(&f.blocks, "rekey-blocks", 0, "replace keys after so many cipher blocks of 16 bytes")
-	f.set.Uint64Var(&f.bytes, "rekey-bytes", 0, "replace keys after so many bytes")
-	f.set.Uint64Var(&f.packets, "rekey-packets", 0, "replace keys after so many packets")
-	f.set.Uint64Var(&f.seed, "seed", 0, "of every random choice of the links")
+	f.set.Var(&f.time, "rekey-time", "replace keys after this time, such as 10m")
+	f.set.Var(&f.blocks, "rekey-blocks", "replace keys after so many cipher blocks of 16 bytes, such as 2^30")
+	f.set.Var(&f.bytes, "rekey-bytes", "replace keys after so many bytes, such as 64GiB")
+	f.set.Var(&f.packets, "rekey-packets", "replace keys after so many packets")
+	f.set.Var(&f.seed, "seed", "of every random choice of the links")
 	return f
 }
 
 // plan reads a topology, changes its tunnels as the flags say, and plans it.
 func (f *tunnelFlags) plan(name string) (*topology.Plan, error) {
+	if f.set.Changed("tls-groups") && len(f.groups) == 0 {
+		return nil, usageError{fmt.Errorf("--tls-groups names none; known: %s", strings.Join(topology.TLSGroups(), ", "))}
+	}
 	t, err := load(name)
 	if err != nil {
 		return nil, err
@@ -78,7 +109,7 @@ func (f *tunnelFlags) plan(name string) (*topology.Plan, error) {
 		f.apply(&t.Tunnels[i])
 	}
 	if f.set.Changed("seed") {
-		t.Seed = f.seed
+		t.Seed = f.seed.value
 	}
 	p, err := t.Plan()
 	if err != nil {
@@ -105,18 +136,20 @@ func (f *tunnelFlags) apply(t *topology.Tunnel) {
 	if len(f.groups) > 0 {
 		t.TLSGroups = f.groups
 	}
-	t.Mutual = t.Mutual || f.mutual
+	if f.set.Changed("mutual") {
+		t.Mutual = f.mutual
+	}
 	if f.set.Changed("rekey-time") {
-		t.Rekey.Time = f.time
+		t.Rekey.Time = f.time.value
 	}
 	if f.set.Changed("rekey-blocks") {
-		t.Rekey.Blocks = f.blocks
+		t.Rekey.Blocks = f.blocks.value
 	}
 	if f.set.Changed("rekey-bytes") {
-		t.Rekey.Bytes = f.bytes
+		t.Rekey.Bytes = f.bytes.value
 	}
 	if f.set.Changed("rekey-packets") {
-		t.Rekey.Packets = f.packets
+		t.Rekey.Packets = f.packets.value
 	}
 }
 

@@ -57,8 +57,8 @@ ends, however it ends, the lab is gone.`,
 		if *asJSON {
 			return printStatus(c, lab)
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s is up: %d nodes; pqlab exec %s %s -- COMMAND, pqlab down %s\n",
-			lab, len(p.Nodes), lab, p.Nodes[0].Name, lab)
+		fmt.Fprintf(c.OutOrStdout(), "%s is up: %s; pqlab exec %s %s -- COMMAND, pqlab down %s\n",
+			lab, count(len(p.Nodes), "node"), lab, p.Nodes[0].Name, lab)
 		return nil
 	}
 	return c
