@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,11 +198,11 @@ func TestDoCancelled(t *testing.T) {
 	}
 }
 
-// A run whose agent is killed ends at once and says which it was, whatever it was doing.
+// A run whose agent is killed ends at once and says which it was, even if what it was doing goes on without that agent.
 func TestAgentKilled(t *testing.T) {
 	owner.Check(t)
 	const exchange, udp, tcp = 1, 2, 3 // the steps of a run after the lab
-	for _, step := range []int{exchange, udp, tcp} {
+	for step, node := range map[int]string{exchange: "b", udp: "c", tcp: "b"} {
 		p := plan(t, small)
 		r := &runner{plan: p, ledger: newLedger(p), started: traffic.Now(), options: Options{Duration: time.Minute}}
 		p.Traffic[0].Duration = 200 * time.Millisecond
@@ -214,7 +215,7 @@ func TestAgentKilled(t *testing.T) {
 			if n++; n != step {
 				return
 			}
-			pid := r.lab.Node("b").PID()
+			pid := r.lab.Node(node).PID()
 			if pid <= 1 {
 				t.Fatal("no agent")
 			}
@@ -225,7 +226,7 @@ func TestAgentKilled(t *testing.T) {
 		}
 		err := r.run(t.Context())
 		var ended *lab.AgentError
-		if !errors.As(err, &ended) || ended.Node != "b" || strings.Contains(err.Error(), "\n") {
+		if !errors.As(err, &ended) || ended.Node != node || strings.Contains(err.Error(), "\n") {
 			t.Errorf("at step %d: %v", step, err)
 		}
 		if took := time.Since(killed); took > 10*time.Second { // a second on an idle machine
@@ -325,11 +326,25 @@ func TestFullDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := capture.Open(spaces[0], "lo", capture.Options{File: capture.NewFile(full, "")})
+		file := capture.NewFile(full, "")
+		c, err := capture.Open(spaces[0], "lo", capture.Options{File: file})
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := file.Flush(); !errors.Is(err, unix.ENOSPC) { // so that the packet's writing fails, and not only the end's
+			t.Fatal(err)
+		}
 		taps = append(taps, tap{link, full, c})
+	}
+	if err := spaces[0].Do(func() error {
+		c, err := net.Dial("udp", "127.0.0.1:9")
+		if err != nil {
+			return err
+		}
+		_, err = c.Write([]byte("packet"))
+		return errors.Join(err, c.Close())
+	}); err != nil {
+		t.Fatal(err)
 	}
 	r.stopTaps(taps)
 	if len(r.result.Checks) != 1 || r.result.Checks[0].OK || len(r.result.Captures) != 2 {
