@@ -163,28 +163,26 @@ func TestCondense(t *testing.T) {
 		if len(small.Losses) > 10 {
 			t.Fatalf("%d losses are left of %d", len(small.Losses), len(in))
 		}
-		if a, b := whole.LostBetween(0, 1<<62), small.LostBetween(0, 1<<62); a != b {
+		if a, b := lostBetween(whole, 0, 1<<62), lostBetween(small, 0, 1<<62); a != b {
 			t.Fatalf("%d lost before, %d after", a, b)
 		}
 		t0 := Instant(r.Uint64N(4000))
 		t1 := t0 + Instant(r.Uint64N(500))
-		if a, b := whole.LostBetween(t0, t1), small.LostBetween(t0, t1); b < a {
+		if a, b := lostBetween(whole, t0, t1), lostBetween(small, t0, t1); b < a {
 			t.Fatalf("%d lost within an interval before, %d after", a, b)
 		}
 	}
 }
 
-func TestLostBetween(t *testing.T) {
-	t.Parallel()
-	r := Result{Losses: []Loss{{Count: 3, After: 100, Before: 200}, {Count: 5, After: 300, Before: 310}}}
-	for _, c := range []struct {
-		t0, t1 Instant
-		want   uint64
-	}{{0, 99, 0}, {0, 100, 3}, {150, 160, 3}, {200, 250, 3}, {201, 299, 0}, {199, 301, 8}, {310, 400, 5}, {311, 400, 0}, {0, 400, 8}} {
-		if got := r.LostBetween(c.t0, c.t1); got != c.want {
-			t.Errorf("from %d to %d: %d, want %d", c.t0, c.t1, got, c.want)
+// lostBetween counts the packets lost that may have been sent from t0 to t1.
+func lostBetween(r Result, t0, t1 Instant) uint64 {
+	var n uint64
+	for _, l := range r.Losses {
+		if l.After <= t1 && l.Before >= t0 {
+			n += l.Count
 		}
 	}
+	return n
 }
 
 func FuzzHeader(f *testing.F) {

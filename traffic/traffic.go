@@ -149,18 +149,6 @@ type Loss struct {
 	Before Instant `json:"before_ns"`
 }
 
-// LostBetween counts the packets lost that may have been sent from t0 to t1: all whose neighbours' send times
-// bracket a moment of it. It never counts too few.
-func (r Result) LostBetween(t0, t1 Instant) uint64 {
-	var n uint64
-	for _, l := range r.Losses {
-		if l.After <= t1 && l.Before >= t0 {
-			n += l.Count
-		}
-	}
-	return n
-}
-
 // Latency is a distribution in microseconds.
 type Latency struct {
 	P50   float64 `json:"p50"`

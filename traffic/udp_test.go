@@ -229,12 +229,12 @@ func TestUDPExact(t *testing.T) {
 		t.Errorf("lost %d reordered %d duplicated %d foreign %d, want %d %d %d %d",
 			r.Lost, r.Reordered, r.Duplicated, r.Foreign, lost, swapped, doubled, 2*n/100)
 	}
-	if got := r.LostBetween(sent.Start, sent.Last); got != lost {
+	if got := lostBetween(r, sent.Start, sent.Last); got != lost {
 		t.Errorf("%d lost from the start to the end, want %d", got, lost)
 	}
 	for seq, at := range lostSeqs {
 		// Each was lost alone; packets that left in one batch share their moment, so neighbours may count too.
-		if got := r.LostBetween(at, at); got < 1 {
+		if got := lostBetween(r, at, at); got < 1 {
 			t.Errorf("packet %d was lost, and none at its moment", seq)
 		}
 	}
