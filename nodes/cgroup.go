@@ -99,6 +99,12 @@ func record(journal Journal, paths []string) error {
 
 // discard removes empty cgroup directories and forgets those that are gone.
 func discard(journal Journal, paths []string) error {
+	_, err := discardSome(journal, paths)
+	return err
+}
+
+// discardSome is discard that also returns the directories that are left, so that another attempt forgets none twice.
+func discardSome(journal Journal, paths []string) (left []string, err error) {
 	var errs []error
 	for _, path := range paths {
 		err := unix.Rmdir(path)
@@ -106,10 +112,11 @@ func discard(journal Journal, paths []string) error {
 			err = journal.Forget(JournalKind, path)
 		} else {
 			err = &os.PathError{Op: "remove cgroup", Path: path, Err: err}
+			left = append(left, path)
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return left, errors.Join(errs...)
 }
 
 // refused turns the kernel's refusal to make a cgroup into ErrNoCgroup with a remedy.
@@ -143,7 +150,7 @@ func (c *Cgroup) Remove() error {
 	errClose := c.control.close()
 	var err error
 	for deadline := time.Now().Add(removal); ; time.Sleep(time.Millisecond) {
-		err = discard(c.journal, c.paths)
+		c.paths, err = discardSome(c.journal, c.paths)
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			break
 		}

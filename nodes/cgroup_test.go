@@ -70,11 +70,12 @@ func capped(t testing.TB, profile Profile) (*Cgroup, *ledger) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	paths := slices.Clone(c.paths)
 	t.Cleanup(func() {
 		if err := c.Remove(); err != nil {
 			t.Error(err)
 		}
-		for _, path := range c.paths {
+		for _, path := range paths {
 			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s is left (%v)", path, err)
 			}
