@@ -12,7 +12,7 @@ type exchange interface {
 	Initiate(context.Context, ipsec.Proposal) error                      // up to the verified confirmation
 	Done(context.Context) error                                          // sends done, waits until the peer ends the connection
 	Respond(context.Context, func(ipsec.Proposal) (uint32, error)) error // up to the verified answer
-	Confirm(context.Context) error                                       // sends the confirmation, reads done
+	Confirm(_ context.Context, switched func() error) error              // sends the confirmation, reads done, and ends the connection after switched
 	Keys() *ipsec.Keys                                                   // after Initiate or Respond
 	Close() error                                                        // breaks off what is not complete
 }
@@ -60,7 +60,7 @@ func respond(ctx context.Context, t *ipsec.Tunnel, e exchange) error {
 		err = r.Install(e.Keys())
 	}
 	if err == nil {
-		err = e.Confirm(ctx)
+		err = e.Confirm(ctx, func() error { return r.Finish(nil) })
 	}
 	return r.Finish(err)
 }

@@ -72,9 +72,6 @@ func TestDelay(t *testing.T) {
 	file := write(t, delayed)
 	for _, shaper := range []string{"auto", "tbf"} {
 		r := pqlab(t, "run", file, "--shaper", shaper)
-		if r.code == exitOK && shaper == "auto" {
-			t.Skip("this version has a shaper that delays")
-		}
 		if r.code != exitUnsupported || r.out != "" {
 			t.Errorf("--shaper %s: exit status %d, %s", shaper, r.code, r.out)
 		}
