@@ -12,6 +12,7 @@ import (
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 // The messages, by their types in docs/exchange.md. Those with odd numbers are the initiator's.
@@ -41,8 +42,8 @@ func suites(names ...string) (out []pqc.Suite) {
 
 // arena is two honest gateways, and the attacker who has the identity of either.
 type arena struct {
-	a, b         *gateway // a begins
-	evilA, evilB *gateway
+	a, b         *gateways.Gateway // a begins
+	evilA, evilB *gateways.Gateway
 	attack       attack
 	hit          bool // the attack took place
 }
@@ -57,13 +58,13 @@ type attack struct {
 func newArena(cfg exchange.Config) *arena {
 	GinkgoHelper()
 	r := new(arena)
-	r.a, r.b = pair(cfg)
-	r.evilA = twin(r.a, func(e *exchangetest.End) { e.Config.Tamper = func(m []byte) []byte { return r.tamper(r.evilA, m) } })
-	r.evilB = twin(r.b, func(e *exchangetest.End) { e.Config.Tamper = func(m []byte) []byte { return r.tamper(r.evilB, m) } })
+	r.a, r.b = gateways.Pair(cfg)
+	r.evilA = gateways.Twin(r.a, func(e *exchangetest.End) { e.Config.Tamper = func(m []byte) []byte { return r.tamper(r.evilA, m) } })
+	r.evilB = gateways.Twin(r.b, func(e *exchangetest.End) { e.Config.Tamper = func(m []byte) []byte { return r.tamper(r.evilB, m) } })
 	return r
 }
 
-func (r *arena) tamper(evil *gateway, m []byte) []byte {
+func (r *arena) tamper(evil *gateways.Gateway, m []byte) []byte {
 	if m[0] != r.attack.at {
 		return m
 	}
@@ -72,9 +73,9 @@ func (r *arena) tamper(evil *gateway, m []byte) []byte {
 	switch {
 	case !r.attack.end:
 	case len(m) == 0: // nothing will be written
-		evil.last.Load().end()
+		evil.EndWrites()
 	default:
-		evil.half.Store(true)
+		evil.EndAfterWrite()
 	}
 	return m
 }
@@ -89,26 +90,26 @@ func (r *arena) strike(ctx context.Context, x attack) error {
 	if x.at%2 == 0 {
 		from, to = r.a, r.evilB
 	}
-	hadFrom, hadTo := from.plane.had(tunnelName), to.plane.had(tunnelName)
-	v := meet(ctx, from, to)
+	hadFrom, hadTo := from.Plane.Had(gateways.TunnelName), to.Plane.Had(gateways.TunnelName)
+	v := gateways.Meet(ctx, from, to)
 	Expect(r.hit).To(BeTrue(), "the attack took place")
 	if x.at >= confirmation {
 		hadTo.In++ // the answer was good
 	}
-	unkeyed(to)
-	Expect(to.plane.had(tunnelName)).To(Equal(hadTo), "SAs that the responder installed")
+	gateways.Unkeyed(to)
+	Expect(to.Plane.Had(gateways.TunnelName)).To(Equal(hadTo), "SAs that the responder installed")
 	if x.at == done { // whose sender is the attacker, and has sent his last message
-		from.forget()
-		return v.responder
+		from.Forget()
+		return v.Responder
 	}
-	unkeyed(from)
-	Expect(from.plane.had(tunnelName)).To(Equal(hadFrom), "SAs that the initiator installed")
-	Expect(refusal(v.initiator)).NotTo(BeNil())
-	Expect(refusal(v.responder)).NotTo(BeNil())
+	gateways.Unkeyed(from)
+	Expect(from.Plane.Had(gateways.TunnelName)).To(Equal(hadFrom), "SAs that the initiator installed")
+	Expect(refusal(v.Initiator)).NotTo(BeNil())
+	Expect(refusal(v.Responder)).NotTo(BeNil())
 	if x.at%2 == 0 {
-		return v.initiator
+		return v.Initiator
 	}
-	return v.responder
+	return v.Responder
 }
 
 // refusal is the alert in an error of an exchange, nil if there is none.
@@ -134,8 +135,8 @@ func (r *arena) record(ctx context.Context) (m [messages][]byte) {
 	GinkgoHelper()
 	take := func(message []byte) []byte { m[message[0]] = bytes.Clone(message); return message }
 	listen := func(e *exchangetest.End) { e.Config.Tamper = take }
-	a, b := twin(r.a, listen), twin(r.b, listen)
-	succeeds(meet(ctx, a, b))
+	a, b := gateways.Twin(r.a, listen), gateways.Twin(r.b, listen)
+	gateways.Succeeds(gateways.Meet(ctx, a, b))
 	for at := proposal; at < messages; at++ {
 		Expect(m[at]).NotTo(BeEmpty(), fmt.Sprint("message ", at))
 	}

@@ -10,6 +10,7 @@ import (
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 const strong, weak = "mldsa65+mlkem768", "mldsa44+kyber512"
@@ -35,15 +36,15 @@ func downgrades() {
 			}
 			return m
 		}
-		a, b := open(x, tunnelName), open(y, tunnelName)
-		v := meet(ctx, a, b)
-		Expect(v.initiator).To(MatchError(w.found))
-		Expect(refusal(v.responder)).NotTo(BeNil())
-		untouched(a, b)
+		a, b := gateways.Open(x, gateways.TunnelName), gateways.Open(y, gateways.TunnelName)
+		v := gateways.Meet(ctx, a, b)
+		Expect(v.Initiator).To(MatchError(w.found))
+		Expect(refusal(v.Responder)).NotTo(BeNil())
+		gateways.Untouched(a, b)
 
 		between = false // and each meets one who wants the same
-		stillWorks(ctx, a, open(likeMinded(y, x), tunnelName))
-		stillWorks(ctx, open(likeMinded(x, y), tunnelName), b)
+		gateways.StillWorks(ctx, a, gateways.Open(likeMinded(y, x), gateways.TunnelName))
+		gateways.StillWorks(ctx, gateways.Open(likeMinded(x, y), gateways.TunnelName), b)
 	},
 		Entry("the better suite taken out of the proposal", wish{nothing, nothing,
 			func(p *wanted) { p.suites = p.suites[1:] }, exchange.BadSignature}),
@@ -80,7 +81,7 @@ func downgrades() {
 				return append([]byte{offer, 0, byte(len(body) >> 8), byte(len(body))}, body...)
 			}})
 		}
-		stillWorks(ctx, r.a, r.b)
+		gateways.StillWorks(ctx, r.a, r.b)
 	}, SpecTimeout(specTime))
 }
 

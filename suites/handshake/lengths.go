@@ -13,6 +13,7 @@ import (
 
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 func lengths() {
@@ -49,7 +50,7 @@ func lengths() {
 				}}))
 			}
 		}
-		stillWorks(ctx, r.a, r.b)
+		gateways.StillWorks(ctx, r.a, r.b)
 	}, SpecTimeout(specTime))
 
 	It("refuses a message that is too long by its header, without waiting for the rest", func(ctx SpecContext) {
@@ -57,11 +58,11 @@ func lengths() {
 		for at := byte(proposal); at < messages; at++ {
 			found(r.strike(ctx, attack{at: at, with: func([]byte) []byte { return []byte{at, 0, 0xff, 0xff} }}))
 		}
-		stillWorks(ctx, r.a, r.b)
+		gateways.StillWorks(ctx, r.a, r.b)
 	}, SpecTimeout(specTime))
 
 	It("installs nothing for the right certificate with a chain that is longer than all of an exchange may be", func(ctx SpecContext) {
-		a, b := pair(exchange.Config{Suites: smallest()})
+		a, b := gateways.Pair(exchange.Config{Suites: smallest()})
 		long := func(e *exchangetest.End) {
 			chain := slices.Clone(e.Endpoint.Certificate.Certificate)
 			for range (200 << 10) / len(chain[0]) { // crypto/tls takes 256 KiB
@@ -69,15 +70,15 @@ func lengths() {
 			}
 			e.Endpoint.Certificate.Certificate = chain
 		}
-		x, y := twin(a, long), twin(b, long)
-		v := meet(ctx, x, b)
-		Expect(v.responder).To(MatchError(exchange.BadCertificate))
-		v2 := meet(ctx, a, y)
-		Expect(v2.initiator).To(MatchError(exchange.BadCertificate))
-		Expect(refusal(v.initiator)).NotTo(BeNil())
-		Expect(refusal(v2.responder)).NotTo(BeNil())
-		untouched(a, b, x, y)
-		stillWorks(ctx, a, b)
+		x, y := gateways.Twin(a, long), gateways.Twin(b, long)
+		v := gateways.Meet(ctx, x, b)
+		Expect(v.Responder).To(MatchError(exchange.BadCertificate))
+		v2 := gateways.Meet(ctx, a, y)
+		Expect(v2.Initiator).To(MatchError(exchange.BadCertificate))
+		Expect(refusal(v.Initiator)).NotTo(BeNil())
+		Expect(refusal(v2.Responder)).NotTo(BeNil())
+		gateways.Untouched(a, b, x, y)
+		gateways.StillWorks(ctx, a, b)
 	}, SpecTimeout(specTime))
 
 	// An attacker sends without end; the exchange is over long before.
@@ -94,18 +95,18 @@ func lengths() {
 		return sent
 	}
 	DescribeTable("installs nothing for a peer with the right certificate that sends without end", func(ctx SpecContext, chunk []byte) {
-		a, b := pair(exchange.Config{Suites: smallest()})
-		as := func(g *gateway) *tls.Config {
+		a, b := gateways.Pair(exchange.Config{Suites: smallest()})
+		as := func(g *gateways.Gateway) *tls.Config {
 			return &tls.Config{
-				Certificates: []tls.Certificate{g.end.Endpoint.Certificate}, InsecureSkipVerify: true,
+				Certificates: []tls.Certificate{g.End.Endpoint.Certificate}, InsecureSkipVerify: true,
 				ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{exchange.ALPN}, MinVersion: tls.VersionTLS13,
 			}
 		}
-		c, err := b.connect(ctx)
+		c, err := b.Connect(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(flood(tls.Client(c, as(a)), chunk)).To(BeNumerically("<", most))
-		found(b.outcome(ctx))
-		untouched(b)
+		found(b.Outcome(ctx))
+		gateways.Untouched(b)
 
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		Expect(err).NotTo(HaveOccurred())
@@ -119,14 +120,14 @@ func lengths() {
 			}
 			sent <- flood(tls.Server(c, as(b)), chunk)
 		}()
-		a.goes(func(ctx context.Context) (net.Conn, error) {
+		a.Goes(func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", l.Addr().String())
 		})
-		found(a.tunnel.Establish(ctx))
+		found(a.Tunnel.Establish(ctx))
 		Expect(<-sent).To(BeNumerically("<", most))
-		untouched(a)
-		stillWorks(ctx, a, b)
+		gateways.Untouched(a)
+		gateways.StillWorks(ctx, a, b)
 	},
 		Entry("a message that never ends", append([]byte{1, 0xff, 0xff, 0xff}, make([]byte, 1<<14)...)),
 		Entry("an offer that never ends", append([]byte{2, 0xff, 0xff, 0xff}, make([]byte, 1<<14)...)),
@@ -135,16 +136,16 @@ func lengths() {
 	)
 
 	It("installs nothing for a TLS handshake that never ends", func(ctx SpecContext) {
-		a, b := pair(exchange.Config{Suites: smallest()})
+		a, b := gateways.Pair(exchange.Config{Suites: smallest()})
 		hello := append([]byte{22, 3, 1, 0x40, 0}, make([]byte, 1<<14)...) // a record of a ClientHello that claims 16 MiB
 		copy(hello[5:], []byte{1, 0xff, 0xff, 0xff})
-		c, err := b.connect(ctx)
+		c, err := b.Connect(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(flood(c, hello)).To(BeNumerically("<", most))
-		e := refusal(b.outcome(ctx))
+		e := refusal(b.Outcome(ctx))
 		Expect(e).NotTo(BeNil())
 		Expect(e.Step).To(Equal("tls"))
-		untouched(b)
-		stillWorks(ctx, a, b)
+		gateways.Untouched(b)
+		gateways.StillWorks(ctx, a, b)
 	}, SpecTimeout(specTime))
 }

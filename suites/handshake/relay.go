@@ -9,6 +9,7 @@ import (
 
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 func relays() {
@@ -29,7 +30,7 @@ func relays() {
 				if mode.pinned {
 					Expect(exchangetest.Pinned(&x, &y)).To(Succeed())
 				}
-				a, b := open(x, tunnelName), open(y, tunnelName)
+				a, b := gateways.Open(x, gateways.TunnelName), gateways.Open(y, gateways.TunnelName)
 				asResponder, asInitiator := identity(), identity()
 				if t.responder {
 					asResponder = y.Endpoint.Certificate
@@ -39,12 +40,12 @@ func relays() {
 				}
 				type passed struct{ there, back int64 }
 				relay := make(chan passed, 1)
-				a.goes(func(dialling context.Context) (net.Conn, error) {
+				a.Goes(func(dialling context.Context) (net.Conn, error) {
 					mine, his, err := exchangetest.Loopback()
 					if err != nil {
 						return nil, err
 					}
-					on, err := b.connect(dialling)
+					on, err := b.Connect(dialling)
 					if err != nil {
 						return nil, err
 					}
@@ -54,24 +55,24 @@ func relays() {
 					}()
 					return mine, nil
 				})
-				v := along(ctx, a, b)
+				v := gateways.Along(ctx, a, b)
 				p := <-relay
-				untouched(a, b)
-				Expect(refusal(v.responder)).NotTo(BeNil())
+				gateways.Untouched(a, b)
+				Expect(refusal(v.Responder)).NotTo(BeNil())
 				switch {
 				case t.initiator && t.responder: // all was passed on until the signature
 					Expect(p.there).To(BeNumerically(">", 60))
 					Expect(p.back).To(BeNumerically(">", 4000))
-					Expect(v.initiator).To(MatchError(exchange.BadSignature))
+					Expect(v.Initiator).To(MatchError(exchange.BadSignature))
 				case t.responder:
 					Expect(p.there).To(BeNumerically(">", 60))
-					Expect(v.initiator).To(MatchError(exchange.Refused))
-					Expect(v.responder).To(MatchError(exchange.ErrUntrusted))
+					Expect(v.Initiator).To(MatchError(exchange.Refused))
+					Expect(v.Responder).To(MatchError(exchange.ErrUntrusted))
 				default:
 					Expect(p).To(Equal(passed{}))
-					Expect(v.initiator).To(MatchError(exchange.ErrUntrusted))
+					Expect(v.Initiator).To(MatchError(exchange.ErrUntrusted))
 				}
-				stillWorks(ctx, a, b)
+				gateways.StillWorks(ctx, a, b)
 			}, SpecTimeout(specTime))
 		}
 	}

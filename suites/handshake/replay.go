@@ -11,6 +11,7 @@ import (
 
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 func replays() {
@@ -23,7 +24,7 @@ func replays() {
 			for at := proposal; at < messages; at++ {
 				found(r.strike(ctx, attack{at: byte(at), with: func(m []byte) []byte { return f(at, m, earlier) }}))
 			}
-			stillWorks(ctx, r.a, r.b)
+			gateways.StillWorks(ctx, r.a, r.b)
 		}
 	},
 		Entry("the same one of another session", instead(func(at int, _ []byte, earlier [messages][]byte) []byte { return earlier[at] })),
@@ -49,49 +50,49 @@ func replays() {
 			r := newArena(exchange.Config{Suites: smallest()})
 			r.attack = attack{at: at, with: func(m []byte) []byte { return append(m, m...) }}
 			if at%2 == 0 {
-				found(meet(ctx, r.a, r.evilB).initiator)
-				untouched(r.a)
-				unkeyed(r.evilB)
+				found(gateways.Meet(ctx, r.a, r.evilB).Initiator)
+				gateways.Untouched(r.a)
+				gateways.Unkeyed(r.evilB)
 			} else {
-				found(meet(ctx, r.evilA, r.b).responder)
-				unkeyed(r.b)
-				Expect(r.b.plane.had(tunnelName).Out).To(BeZero(), "outbound SAs that were installed")
+				found(gateways.Meet(ctx, r.evilA, r.b).Responder)
+				gateways.Unkeyed(r.b)
+				Expect(r.b.Plane.Had(gateways.TunnelName).Out).To(BeZero(), "outbound SAs that were installed")
 			}
 			Expect(r.hit).To(BeTrue())
-			stillWorks(ctx, r.a, r.b)
+			gateways.StillWorks(ctx, r.a, r.b)
 		}
 	}, SpecTimeout(specTime))
 
 	It("installs nothing for a recording of all that the peer sent on the wire", func(ctx SpecContext) {
-		a, b := pair(exchange.Config{Suites: smallest(), Mutual: true})
+		a, b := gateways.Pair(exchange.Config{Suites: smallest(), Mutual: true})
 		tape := new(recording)
-		a.wrap = func(c net.Conn) net.Conn { return tape.of(c) }
-		succeeds(meet(ctx, a, b))
-		b.forget()
-		had := b.plane.had(tunnelName)
+		a.Wrap = func(c net.Conn) net.Conn { return tape.of(c) }
+		gateways.Succeeds(gateways.Meet(ctx, a, b))
+		b.Forget()
+		had := b.Plane.Had(gateways.TunnelName)
 
-		c, err := b.connect(ctx)
+		c, err := b.Connect(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		defer c.Close()
 		go io.Copy(io.Discard, c)
 		Expect(tape.play(c)).To(BeNumerically(">", 4000))
-		e := refusal(b.outcome(ctx))
+		e := refusal(b.Outcome(ctx))
 		Expect(e).NotTo(BeNil())
 		Expect(e.Step).To(Equal("tls"))
-		unkeyed(b)
-		Expect(b.plane.had(tunnelName)).To(Equal(had))
-		a.forget()
-		stillWorks(ctx, a, b)
+		gateways.Unkeyed(b)
+		Expect(b.Plane.Had(gateways.TunnelName)).To(Equal(had))
+		a.Forget()
+		gateways.StillWorks(ctx, a, b)
 	}, SpecTimeout(specTime))
 
 	It("installs nothing when both ends say what they said before", func(ctx SpecContext) {
 		r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
 		earlier := r.record(ctx)
 		parrot := func(e *exchangetest.End) { e.Config.Tamper = func(m []byte) []byte { return earlier[m[0]] } }
-		x, y := twin(r.a, parrot), twin(r.b, parrot)
-		v := meet(ctx, x, y)
-		found(v.initiator)
-		untouched(x, y)
+		x, y := gateways.Twin(r.a, parrot), gateways.Twin(r.b, parrot)
+		v := gateways.Meet(ctx, x, y)
+		found(v.Initiator)
+		gateways.Untouched(x, y)
 	}, SpecTimeout(specTime))
 }
 

@@ -7,23 +7,24 @@ import (
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 func secrets() {
 	DescribeTable("installs nothing when an end comes to secrets that hide nothing", func(ctx SpecContext, spoil func([]pqc.Source), want error) {
 		for _, combiner := range pqc.Combiners() {
-			a, b := pair(exchange.Config{Suites: smallest(), Combiner: combiner})
+			a, b := gateways.Pair(exchange.Config{Suites: smallest(), Combiner: combiner})
 			unlucky := func(e *exchangetest.End) { e.Config.Combiner = spoiler{combiner, spoil} }
-			x, y := twin(a, unlucky), twin(b, unlucky)
-			v := meet(ctx, x, b)
-			Expect(v.initiator).To(MatchError(want))
-			Expect(v.responder).To(MatchError(exchange.Internal))
-			untouched(x, b)
-			v = meet(ctx, a, y)
-			Expect(v.responder).To(MatchError(want))
-			Expect(v.initiator).To(MatchError(exchange.Internal))
-			untouched(a, y)
-			stillWorks(ctx, a, b)
+			x, y := gateways.Twin(a, unlucky), gateways.Twin(b, unlucky)
+			v := gateways.Meet(ctx, x, b)
+			Expect(v.Initiator).To(MatchError(want))
+			Expect(v.Responder).To(MatchError(exchange.Internal))
+			gateways.Untouched(x, b)
+			v = gateways.Meet(ctx, a, y)
+			Expect(v.Responder).To(MatchError(want))
+			Expect(v.Initiator).To(MatchError(exchange.Internal))
+			gateways.Untouched(a, y)
+			gateways.StillWorks(ctx, a, b)
 		}
 	},
 		Entry("equal ones", func(s []pqc.Source) { s[1].Secret = s[0].Secret }, pqc.ErrEqualSecrets),

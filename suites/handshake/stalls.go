@@ -15,6 +15,7 @@ import (
 
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 // patience of the victims, long enough for the honest steps of an exchange on a busy machine.
@@ -26,7 +27,7 @@ func stalls() {
 		for at := byte(proposal); at < messages; at++ {
 			x, y, err := exchangetest.Pair(exchange.Config{Suites: smallest()})
 			Expect(err).NotTo(HaveOccurred())
-			a, b := open(x, tunnelName), open(y, tunnelName)
+			a, b := gateways.Open(x, gateways.TunnelName), gateways.Open(y, gateways.TunnelName)
 			stalled := make(chan struct{})
 			stall := func(e *exchangetest.End) {
 				e.Config.Deadline = time.Hour // so that it is the victim who gives up
@@ -39,38 +40,38 @@ func stalls() {
 				}
 			}
 			hasty := func(e *exchangetest.End) { e.Endpoint.Deadline, e.Config.Deadline = patience, patience }
-			from, to := twin(a, stall), twin(b, hasty)
+			from, to := gateways.Twin(a, stall), gateways.Twin(b, hasty)
 			if at%2 == 0 {
-				from, to = twin(a, hasty), twin(b, stall)
+				from, to = gateways.Twin(a, hasty), gateways.Twin(b, stall)
 			}
 			others := bystander(to)
 			fights.Go(func() {
 				defer GinkgoRecover()
 				start := time.Now()
 				initiator := make(chan error, 1)
-				from.goes(to.connect)
-				go func() { initiator <- from.tunnel.Rekey(ctx) }()
+				from.Goes(to.Connect)
+				go func() { initiator <- from.Tunnel.Rekey(ctx) }()
 				<-stalled
-				Expect(others.tunnel.Establish(ctx)).To(Succeed())
-				Eventually(ctx, to.settled).Should(Receive()) // done is not acknowledged
-				keyed(others, to, others.name)
-				v := verdict{<-initiator, to.failure(ctx)}
-				victim, judged, other := to, v.responder, v.initiator
+				Expect(others.Tunnel.Establish(ctx)).To(Succeed())
+				Eventually(ctx, to.Settled).Should(Receive()) // done is not acknowledged
+				gateways.Keyed(others, to, others.Name)
+				v := gateways.Verdict{Initiator: <-initiator, Responder: to.Failure(ctx)}
+				victim, judged, other := to, v.Responder, v.Initiator
 				if at%2 == 0 {
-					victim, judged, other = from, v.initiator, v.responder
+					victim, judged, other = from, v.Initiator, v.Responder
 				}
 				Expect(judged).To(MatchError(exchange.Timeout), "message %d", at)
 				Expect(refusal(judged).Remote).To(BeFalse())
 				Expect(time.Since(start)).To(BeNumerically(">=", patience))
-				unkeyed(victim)
+				gateways.Unkeyed(victim)
 				if at == done { // whose sender believes that he sent it
-					Expect(victim.plane.had(tunnelName)).To(Equal(given{In: 1}))
+					Expect(victim.Plane.Had(gateways.TunnelName)).To(Equal(gateways.Given{In: 1}))
 					return
 				}
 				Expect(refusal(other)).NotTo(BeNil())
-				unkeyed(from)
-				unkeyed(to)
-				Expect(victim.plane.had(tunnelName)).To(Equal(given{}))
+				gateways.Unkeyed(from)
+				gateways.Unkeyed(to)
+				Expect(victim.Plane.Had(gateways.TunnelName)).To(Equal(gateways.Given{}))
 			})
 		}
 		fights.Wait()
@@ -82,47 +83,35 @@ func stalls() {
 		for _, e := range []*exchangetest.End{&x, &y} {
 			e.Endpoint.Deadline, e.Config.Deadline = patience, patience
 		}
-		a, b := open(x, tunnelName), open(y, tunnelName)
-		c, err := b.connect(ctx)
+		a, b := gateways.Open(x, gateways.TunnelName), gateways.Open(y, gateways.TunnelName)
+		c, err := b.Connect(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		defer c.Close()
 		l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
 		Expect(err).NotTo(HaveOccurred())
 		defer l.Close()
-		a.goes(func(ctx context.Context) (net.Conn, error) {
+		a.Goes(func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", l.Addr().String())
 		})
-		Expect(a.tunnel.Establish(ctx)).To(MatchError(exchange.Timeout))
-		Expect(b.outcome(ctx)).To(MatchError(exchange.Timeout))
-		untouched(a, b)
-		stillWorks(ctx, a, b)
+		Expect(a.Tunnel.Establish(ctx)).To(MatchError(exchange.Timeout))
+		Expect(b.Outcome(ctx)).To(MatchError(exchange.Timeout))
+		gateways.Untouched(a, b)
+		gateways.StillWorks(ctx, a, b)
 	}, SpecTimeout(specTime))
 }
 
 // bystander is the honest peer of another tunnel of a gateway's.
-func bystander(of *gateway) *gateway {
+func bystander(of *gateways.Gateway) *gateways.Gateway {
 	GinkgoHelper()
 	const name = "t2"
 	cert := identity()
 	cfg := exchange.Config{Suites: smallest(), Peer: exchange.Peer{Pin: exchange.PinOf(cert.Leaf)}}
-	of.add(name, cfg)
-	cfg.Peer.Pin = exchange.PinOf(of.end.Endpoint.Certificate.Leaf)
-	g := open(exchangetest.End{Endpoint: exchange.Endpoint{Certificate: cert}, Config: cfg}, name)
-	g.goes(of.connect)
+	of.Add(name, cfg)
+	cfg.Peer.Pin = exchange.PinOf(of.End.Endpoint.Certificate.Leaf)
+	g := gateways.Open(exchangetest.End{Endpoint: exchange.Endpoint{Certificate: cert}, Config: cfg}, name)
+	g.Goes(of.Connect)
 	return g
-}
-
-// failure is the next exchange that the gateway answered in vain.
-func (g *gateway) failure(ctx context.Context) error {
-	GinkgoHelper()
-	select {
-	case err := <-g.failed:
-		return err
-	case <-ctx.Done():
-		Fail("no exchange failed")
-		return nil
-	}
 }
 
 // crowd is how many hostile connections come.
@@ -130,15 +119,15 @@ const crowd = 1000
 
 func crowds() {
 	It(fmt.Sprintf("holds little for %d connections that say nothing, and serves an honest peer after them", crowd), func(ctx SpecContext) {
-		a, b := pair(exchange.Config{Suites: smallest()})
-		succeeds(meet(ctx, a, b)) // what is made once is made
-		a.forget()
-		b.forget()
+		a, b := gateways.Pair(exchange.Config{Suites: smallest()})
+		gateways.Succeeds(gateways.Meet(ctx, a, b)) // what is made once is made
+		a.Forget()
+		b.Forget()
 		before := measure()
 		conns := make([]net.Conn, crowd)
 		for i := range conns {
 			var err error
-			conns[i], err = b.connect(ctx)
+			conns[i], err = b.Connect(ctx)
 			Expect(err).NotTo(HaveOccurred())
 		}
 		for range 100 { // as they come
@@ -148,26 +137,26 @@ func crowds() {
 			runtime.Gosched()
 		}
 		honest := make(chan error, 1)
-		a.goes(b.connect)
-		go func() { honest <- a.tunnel.Establish(ctx) }()
+		a.Goes(b.Connect)
+		go func() { honest <- a.Tunnel.Establish(ctx) }()
 		for _, c := range conns {
 			c.Close()
 		}
 		Expect(<-honest).To(Succeed())
-		Eventually(ctx, b.settled).Should(Receive())
+		Eventually(ctx, b.Settled).Should(Receive())
 		for range conns {
-			Expect(refusal(b.failure(ctx))).NotTo(BeNil())
+			Expect(refusal(b.Failure(ctx))).NotTo(BeNil())
 		}
-		keyed(a, b, tunnelName)
-		Expect(b.plane.had(tunnelName)).To(Equal(given{In: 2, Out: 2}))
+		gateways.Keyed(a, b, gateways.TunnelName)
+		Expect(b.Plane.Had(gateways.TunnelName)).To(Equal(gateways.Given{In: 2, Out: 2}))
 	}, SpecTimeout(specTime))
 
 	It(fmt.Sprintf("installs nothing for %d hostile connections, keeps nothing of them, and serves an honest peer between them", crowd), func(ctx SpecContext) {
-		a, b := pair(exchange.Config{Suites: smallest()})
+		a, b := gateways.Pair(exchange.Config{Suites: smallest()})
 		others := bystander(b)
-		Expect(others.tunnel.Establish(ctx)).To(Succeed())
-		Expect(b.outcome(ctx)).To(Succeed())
-		known, stranger := a.end.Endpoint.Certificate, identity()
+		Expect(others.Tunnel.Establish(ctx)).To(Succeed())
+		Expect(b.Outcome(ctx)).To(Succeed())
+		known, stranger := a.End.Endpoint.Certificate, identity()
 		as := func(c tls.Certificate) *tls.Config {
 			return &tls.Config{
 				Certificates: []tls.Certificate{c}, InsecureSkipVerify: true, NextProtos: []string{exchange.ALPN},
@@ -177,7 +166,7 @@ func crowds() {
 		proposing := newArena(exchange.Config{Suites: smallest()}).record(ctx)[proposal]
 		before := measure()
 		for i := range crowd {
-			c, err := b.connect(ctx)
+			c, err := b.Connect(ctx)
 			Expect(err).NotTo(HaveOccurred())
 			switch i % 4 {
 			case 0:
@@ -194,17 +183,17 @@ func crowds() {
 				t.Read(make([]byte, 1))
 			}
 			c.Close()
-			Expect(refusal(b.failure(ctx))).NotTo(BeNil())
+			Expect(refusal(b.Failure(ctx))).NotTo(BeNil())
 			if i%100 == 50 {
-				Expect(others.tunnel.Rekey(ctx)).To(Succeed())
-				Expect(b.outcome(ctx)).To(Succeed())
+				Expect(others.Tunnel.Rekey(ctx)).To(Succeed())
+				Expect(b.Outcome(ctx)).To(Succeed())
 			}
 		}
-		untouched(b)
+		gateways.Untouched(b)
 		after := measure()
 		Expect(after.goroutines-before.goroutines).To(BeNumerically("<=", 20), "goroutines")
 		Expect(after.heap).To(BeNumerically("<=", before.heap+(8<<20)), "bytes of heap")
-		stillWorks(ctx, a, b)
+		gateways.StillWorks(ctx, a, b)
 	}, SpecTimeout(specTime))
 }
 

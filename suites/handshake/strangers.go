@@ -15,6 +15,7 @@ import (
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 // change makes one end of a pair wrong.
@@ -37,17 +38,17 @@ func strangers() {
 		if responder != nil {
 			responder(&wrongY, &wrongX)
 		}
-		a, b := open(wrongX, tunnelName), open(wrongY, tunnelName)
-		v := meet(ctx, a, b)
-		Expect(v.initiator).To(MatchError(wantI))
-		Expect(v.responder).To(MatchError(wantR))
-		untouched(a, b)
+		a, b := gateways.Open(wrongX, gateways.TunnelName), gateways.Open(wrongY, gateways.TunnelName)
+		v := gateways.Meet(ctx, a, b)
+		Expect(v.Initiator).To(MatchError(wantI))
+		Expect(v.Responder).To(MatchError(wantR))
+		gateways.Untouched(a, b)
 
 		// Whoever is in order serves the one whom it knows.
 		if initiator != nil {
-			stillWorks(ctx, open(x, tunnelName), b)
+			gateways.StillWorks(ctx, gateways.Open(x, gateways.TunnelName), b)
 		} else {
-			stillWorks(ctx, a, open(y, tunnelName))
+			gateways.StillWorks(ctx, a, gateways.Open(y, gateways.TunnelName))
 		}
 	}
 	another := func(e, _ *exchangetest.End) { e.Endpoint.Certificate = identity() }
@@ -98,19 +99,19 @@ func strangers() {
 			suspect.Endpoint.Certificate = of(right, wrong)
 			judge.Endpoint.Certificate = identity()
 			suspect.Config.Peer = exchange.Peer{Pin: exchange.PinOf(judge.Endpoint.Certificate.Leaf)}
-			a, b := open(x, tunnelName), open(y, tunnelName)
-			v := meet(ctx, a, b)
+			a, b := gateways.Open(x, gateways.TunnelName), gateways.Open(y, gateways.TunnelName)
+			v := gateways.Meet(ctx, a, b)
 			if good {
-				succeeds(v)
-				keyed(a, b, tunnelName)
+				gateways.Succeeds(v)
+				gateways.Keyed(a, b, gateways.TunnelName)
 				continue
 			}
-			judged := v.initiator
+			judged := v.Initiator
 			if !responding {
-				judged = v.responder
+				judged = v.Responder
 			}
 			Expect(judged).To(MatchError(exchange.ErrUntrusted))
-			untouched(a, b)
+			gateways.Untouched(a, b)
 		}
 	}
 	DescribeTable("believes a CA about its own, in their name and time", certified,

@@ -8,6 +8,7 @@ import (
 
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
+	"pqlab/suites/testlab/gateways"
 )
 
 // specTime bounds a spec; none needs a tenth of it.
@@ -18,12 +19,12 @@ func everySuite() {
 		It("gives both ends the same SAs with "+s.Name()+" and every KEM", func(ctx SpecContext) {
 			for i, k := range pqc.KEMs() {
 				suite := pqc.Suite{Signature: s, KEM: k}
-				a, b := pair(exchange.Config{Suites: []pqc.Suite{suite}, Combiner: pqc.Combiners()[i%2], Mutual: i%3 == 0})
-				succeeds(meet(ctx, a, b))
-				keyed(a, b, tunnelName)
-				for _, g := range []*gateway{a, b} {
-					Expect(g.plane.had(tunnelName)).To(Equal(given{In: 1, Out: 1}))
-					Expect((<-g.reports).Suite).To(Equal(suite.String()))
+				a, b := gateways.Pair(exchange.Config{Suites: []pqc.Suite{suite}, Combiner: pqc.Combiners()[i%2], Mutual: i%3 == 0})
+				gateways.Succeeds(gateways.Meet(ctx, a, b))
+				gateways.Keyed(a, b, gateways.TunnelName)
+				for _, g := range []*gateways.Gateway{a, b} {
+					Expect(g.Plane.Had(gateways.TunnelName)).To(Equal(gateways.Given{In: 1, Out: 1}))
+					Expect((<-g.Reports).Suite).To(Equal(suite.String()))
 				}
 			}
 		}, SpecTimeout(specTime))

@@ -16,6 +16,7 @@ import (
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab/gateways"
 )
 
 func tampering() {
@@ -50,7 +51,7 @@ func tampering() {
 				for _, x := range attacks {
 					found(r.strike(ctx, x))
 				}
-				stillWorks(ctx, r.a, r.b)
+				gateways.StillWorks(ctx, r.a, r.b)
 				return nil
 			})
 		}
@@ -61,17 +62,17 @@ func tampering() {
 		for _, s := range pqc.Signatures() {
 			for _, share := range []float64{0, 0.5, 0.999} {
 				suite := pqc.Suite{Signature: s, KEM: pqc.KEMs()[0]}
-				a, b := pair(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true})
+				a, b := gateways.Pair(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true})
 				forge := func(e *exchangetest.End) {
 					e.Config.Suites = []pqc.Suite{{Signature: forger{s, share}, KEM: suite.KEM}}
 				}
-				v := meet(ctx, a, twin(b, forge))
-				Expect(v.initiator).To(MatchError(exchange.BadSignature))
-				untouched(a)
-				v = meet(ctx, twin(a, forge), b)
-				Expect(v.responder).To(MatchError(exchange.BadSignature))
-				untouched(b)
-				stillWorks(ctx, a, b)
+				v := gateways.Meet(ctx, a, gateways.Twin(b, forge))
+				Expect(v.Initiator).To(MatchError(exchange.BadSignature))
+				gateways.Untouched(a)
+				v = gateways.Meet(ctx, gateways.Twin(a, forge), b)
+				Expect(v.Responder).To(MatchError(exchange.BadSignature))
+				gateways.Untouched(b)
+				gateways.StillWorks(ctx, a, b)
 			}
 		}
 	}, SpecTimeout(specTime))
@@ -79,62 +80,62 @@ func tampering() {
 	for at := byte(proposal); at <= answer; at += 2 {
 		It(fmt.Sprintf("leaves a keyed tunnel as it is when message %d of a rekey is wrong", at), func(ctx SpecContext) {
 			r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
-			succeeds(meet(ctx, r.a, r.b))
-			before, had := r.b.tunnel.Current(), r.b.plane.had(tunnelName)
+			gateways.Succeeds(gateways.Meet(ctx, r.a, r.b))
+			before, had := r.b.Tunnel.Current(), r.b.Plane.Had(gateways.TunnelName)
 			r.attack = flip(at, 40)
-			found(meet(ctx, r.evilA, r.b).responder)
-			Expect(r.b.tunnel.Current()).To(Equal(before))
-			Expect(r.b.plane.had(tunnelName)).To(Equal(had))
-			keyed(r.a, r.b, tunnelName)
-			succeeds(meet(ctx, r.a, r.b))
-			keyed(r.a, r.b, tunnelName)
+			found(gateways.Meet(ctx, r.evilA, r.b).Responder)
+			Expect(r.b.Tunnel.Current()).To(Equal(before))
+			Expect(r.b.Plane.Had(gateways.TunnelName)).To(Equal(had))
+			gateways.Keyed(r.a, r.b, gateways.TunnelName)
+			gateways.Succeeds(gateways.Meet(ctx, r.a, r.b))
+			gateways.Keyed(r.a, r.b, gateways.TunnelName)
 		}, SpecTimeout(specTime))
 	}
 	for at := byte(offer); at <= confirmation; at += 2 {
 		It(fmt.Sprintf("leaves a keyed tunnel as it is when message %d of a rekey is wrong, and then rekeys by itself", at), func(ctx SpecContext) {
 			r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
-			succeeds(meet(ctx, r.a, r.b))
-			before, had := r.a.tunnel.Current(), r.a.plane.had(tunnelName)
+			gateways.Succeeds(gateways.Meet(ctx, r.a, r.b))
+			before, had := r.a.Tunnel.Current(), r.a.Plane.Had(gateways.TunnelName)
 			r.attack = flip(at, 40)
 			var attempts atomic.Int32
 			looked := make(chan struct{})
-			r.a.goes(func(ctx context.Context) (net.Conn, error) {
+			r.a.Goes(func(ctx context.Context) (net.Conn, error) {
 				if attempts.Add(1) == 1 {
-					return r.evilB.connect(ctx)
+					return r.evilB.Connect(ctx)
 				}
 				<-looked
-				return r.b.connect(ctx)
+				return r.b.Connect(ctx)
 			})
-			err := r.a.tunnel.Rekey(ctx)
-			Expect(r.a.tunnel.Current()).To(Equal(before))
-			Expect(r.a.plane.had(tunnelName)).To(Equal(had))
-			keyed(r.a, r.b, tunnelName)
+			err := r.a.Tunnel.Rekey(ctx)
+			Expect(r.a.Tunnel.Current()).To(Equal(before))
+			Expect(r.a.Plane.Had(gateways.TunnelName)).To(Equal(had))
+			gateways.Keyed(r.a, r.b, gateways.TunnelName)
 			close(looked)
 			found(err)
-			Expect(r.b.outcome(ctx)).To(Succeed())
-			Eventually(ctx, r.a.tunnel.Current).ShouldNot(Equal(before))
-			keyed(r.a, r.b, tunnelName)
+			Expect(r.b.Outcome(ctx)).To(Succeed())
+			Eventually(ctx, r.a.Tunnel.Current).ShouldNot(Equal(before))
+			gateways.Keyed(r.a, r.b, gateways.TunnelName)
 		}, SpecTimeout(specTime))
 	}
 	It("goes on sending with the old SA when message 5 of a rekey is wrong, and then rekeys by itself", func(ctx SpecContext) {
 		r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
-		succeeds(meet(ctx, r.a, r.b))
-		before, had := r.b.tunnel.Current(), r.b.plane.had(tunnelName)
+		gateways.Succeeds(gateways.Meet(ctx, r.a, r.b))
+		before, had := r.b.Tunnel.Current(), r.b.Plane.Had(gateways.TunnelName)
 		r.attack = flip(done, 40)
 		looked := make(chan struct{})
-		r.b.goes(func(ctx context.Context) (net.Conn, error) {
+		r.b.Goes(func(ctx context.Context) (net.Conn, error) {
 			<-looked
-			return r.a.connect(ctx)
+			return r.a.Connect(ctx)
 		})
-		v := meet(ctx, r.evilA, r.b)
-		Expect(r.b.tunnel.Current()).To(Equal(before))
-		Expect(r.b.plane.had(tunnelName).Out).To(Equal(had.Out))
-		keyed(r.a, r.b, tunnelName)
+		v := gateways.Meet(ctx, r.evilA, r.b)
+		Expect(r.b.Tunnel.Current()).To(Equal(before))
+		Expect(r.b.Plane.Had(gateways.TunnelName).Out).To(Equal(had.Out))
+		gateways.Keyed(r.a, r.b, gateways.TunnelName)
 		close(looked)
-		found(v.responder)
-		Expect(r.a.outcome(ctx)).To(Succeed())
-		Eventually(ctx, r.b.tunnel.Current).ShouldNot(Equal(before))
-		keyed(r.a, r.b, tunnelName)
+		found(v.Responder)
+		Expect(r.a.Outcome(ctx)).To(Succeed())
+		Eventually(ctx, r.b.Tunnel.Current).ShouldNot(Equal(before))
+		gateways.Keyed(r.a, r.b, gateways.TunnelName)
 	}, SpecTimeout(specTime))
 }
 
@@ -163,7 +164,7 @@ func inArenas(ctx context.Context, cfg exchange.Config, attacks []attack) {
 			for j := i; j < len(attacks); j += n {
 				found(r.strike(ctx, attacks[j]))
 			}
-			stillWorks(ctx, r.a, r.b)
+			gateways.StillWorks(ctx, r.a, r.b)
 		})
 	}
 	fights.Wait()
