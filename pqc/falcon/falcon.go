@@ -83,7 +83,7 @@ func (d Degree) check() error {
 type PublicKey struct {
 	degree  Degree
 	encoded []byte
-	h       []uint16 // transformed, see modq.go
+	h       []uint32 // transformed, see modq.go
 }
 
 // PrivateKey signs. It may be used by several goroutines at once, until it is wiped.
@@ -93,7 +93,7 @@ type PrivateKey struct {
 	expanded   expandedKey
 }
 
-// GenerateKey makes a private key from crypto/rand. It fails with ErrDegree only.
+// GenerateKey makes a private key from crypto/rand. It fails with ErrDegree.
 func GenerateKey(d Degree) (*PrivateKey, error) {
 	if err := d.check(); err != nil {
 		return nil, err
@@ -110,7 +110,11 @@ func GenerateKey(d Degree) (*PrivateKey, error) {
 // generateKey makes the private key that rng gives, the same one as the reference implementation.
 func generateKey(d Degree, rng *sha3.SHAKE) (*PrivateKey, error) {
 	f, g, F, G := ntruGen(d.logn(), rng)
-	return newPrivateKey(d, f, g, F, G)
+	k, err := newPrivateKey(d, f, g, F, G)
+	if err != nil {
+		return nil, err
+	}
+	return k, k.expand()
 }
 
 // Degree is the degree of the key.
