@@ -116,6 +116,7 @@ func (in *inbound) batch(n int) {
 	if lost, _ := in.join.Flush(in.port); lost > 0 {
 		in.g.drops.send.Add(uint64(lost))
 	}
+	in.sas, in.last = nil, nil // the next packet may be long in coming, and these hold keys
 }
 
 // raw handles what a raw socket receives: with the IP header in IPv4 (raw(7)), without it in IPv6 (RFC 3542).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -295,6 +296,23 @@ func TestCounters(t *testing.T) {
 				t.Errorf("SPI %#x: %+v, want %+v", spi, got, want)
 			}
 		}
+	})
+}
+
+// An SA that was removed is not kept, nor are its keys, until another packet happens to come.
+func TestRemovedInboundGoesAtOnce(t *testing.T) {
+	eachKind(t, func(t *testing.T, kind port.Kind) {
+		p := newPeer(t, kind, nil)
+		sa := p.gw[0].Inbound(spiIn)
+		p.flush()
+		if sa.Value() == nil {
+			t.Fatal("gone while in use")
+		}
+		check(t, p.gw[0].RemoveInbound("t", spiIn))
+		eventually(t, "the SA is freed", func() bool {
+			runtime.GC()
+			return sa.Value() == nil
+		})
 	})
 }
 
