@@ -58,8 +58,8 @@ func underLoad(e testlab.Env) {
 		for node, old := range before {
 			var now agent.Usage
 			// Go may have begun a thread more for want of an idle one, and keeps it, as maps keep the room for the most
-			// SAs that were in their grace at once. An SA takes more than a KiB, and a thousand rekeys make two thousand.
-			const idle, heap = 8, 1 << 20
+			// SAs that were in their grace at once. An inbound SA takes more than a KiB, and a thousand rekeys make a thousand.
+			const idle, heap = 8, 1 << 19
 			Eventually(ctx, func() agent.Usage {
 				now = r.usage(ctx)[node]
 				return now
