@@ -1,6 +1,10 @@
 # Everything here needs Go and nothing else of ours. Works as root and as an ordinary user.
 GO ?= go
 
+# Another implementation of Falcon, in JavaScript, that the tests of pqc/falcon compare with; used if Node.js is there.
+noble = pqc/falcon/noble
+installed = $(noble)/node_modules/.package-lock.json
+
 .PHONY: demo test lint bench kills fuzz build clean
 
 ## demo: one lab from topology to rekeying ESP traffic, measured; the report is out/demo/index.html
@@ -8,7 +12,7 @@ demo: build
 	bin/pqlab run east-west --duration 5s --rekey-blocks 2000000 --report out/demo
 
 ## test: lint, every test with the race detector, and every claim as a user verifies it; what was skipped says why
-test: lint build
+test: lint build $(installed)
 	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
 	bin/pqlab test
 
@@ -36,8 +40,13 @@ fuzz:
 		done; \
 	done
 
+$(installed): $(noble)/package-lock.json
+	@if command -v npm >/dev/null; then \
+		npm ci --prefix $(noble) --ignore-scripts --no-audit --no-fund --silent && touch $@; \
+	fi
+
 build:
 	$(GO) build -o bin/pqlab ./cmd/pqlab
 
 clean:
-	rm -rf bin out
+	rm -rf bin out $(noble)/node_modules

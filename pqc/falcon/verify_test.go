@@ -210,17 +210,3 @@ func TestHashToPoint(t *testing.T) {
 		}
 	}
 }
-
-func TestVerifyTakesNoMemory(t *testing.T) {
-	for _, d := range degrees {
-		key, message, padded, unpadded := sample(t, d)
-		for _, m := range [][]byte{message, bytes.Repeat(message, 100)} { // the other message is refused at the very end
-			if n := testing.AllocsPerRun(100, func() {
-				_ = key.Verify(m, padded)
-				_ = key.VerifyUnpadded(m, unpadded)
-			}); n != 0 {
-				t.Errorf("%d, %d bytes: %v allocations", d, len(m), n)
-			}
-		}
-	}
-}
