@@ -14,6 +14,18 @@ import (
 //go:embed page.html
 var pageText string
 
+// What pages and pictures share: the first defines the colours of light and dark that the others use.
+var (
+	//go:embed style/colours.css
+	colourStyle string
+	//go:embed style/page.css
+	pageStyle string
+	//go:embed style/plot.css
+	plotStyle string
+)
+
+func style() template.CSS { return template.CSS(colourStyle + pageStyle + plotStyle) }
+
 // page is everything that the template shows.
 type page struct {
 	R          Result
@@ -42,7 +54,7 @@ const fewRows = 12
 // escaped; the lab's picture is embedded as an image, in which a browser runs and fetches nothing.
 func (r Result) WriteHTML(w io.Writer) error {
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"rate": Rate, "sent": Flow.sent, "ms": millis, "us": micros, "at": moment, "count": count, "size": size, "join": strings.Join,
+		"style": style, "rate": Rate, "sent": Flow.sent, "ms": millis, "us": micros, "at": moment, "count": count, "size": size, "join": strings.Join,
 		"drops": dropsText, "few": func(n int) bool { return n <= fewRows }, "plain": plain, "short": func(s string) string { return shorten(plain(s), tableName) }, "inc": func(i int) int { return i + 1 },
 		"spi": func(n uint32) string { return fmt.Sprintf("0x%08x", n) },
 	}).Parse(pageText)
