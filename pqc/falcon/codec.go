@@ -72,9 +72,9 @@ func decompress(s2 []int16, src []byte) int {
 				}
 			}
 		}
-		high := bits.LeadingZeros64(acc << 8) // 64 if nothing is left
-		length := 9 + high
-		if high > maxCoefficient>>7 || length > held {
+		// The one that ends the zeros was read: what was not is zeros, and they are too many.
+		high := bits.LeadingZeros64(acc << 8)
+		if high > maxCoefficient>>7 {
 			return 0
 		}
 		magnitude := int16(high<<7) | int16(acc>>56&127)
@@ -83,8 +83,8 @@ func decompress(s2 []int16, src []byte) int {
 			return 0
 		}
 		s2[i] = magnitude ^ sign - sign
-		acc <<= length
-		held -= length
+		acc <<= 9 + high
+		held -= 9 + high
 	}
 	n -= held / 8
 	if acc>>56>>(8-held%8) != 0 {
@@ -175,7 +175,7 @@ func NewPrivateKey(d Degree, b []byte) (*PrivateKey, error) {
 	}
 	k, err := newPrivateKey(d, f, g, F, G)
 	if err == nil {
-		err = k.checkRead()
+		err = k.complete()
 	}
 	if err == nil {
 		err = k.expand()

@@ -2,9 +2,6 @@ package falcon
 
 import "fmt"
 
-// maxSmallNorm is the largest squared norm of (f, g): floor(1.17^2 * q) (Falcon spec 3.8.2, algorithm 5).
-const maxSmallNorm = 16822
-
 // newPrivateKey makes a key of f, g, F and G, which it keeps. It fails with ErrPrivateKey.
 func newPrivateKey(d Degree, f, g, F, G []int8) (*PrivateKey, error) {
 	k := &PrivateKey{f: f, g: g, F: F, G: G}
@@ -16,43 +13,25 @@ func newPrivateKey(d Degree, f, g, F, G []int8) (*PrivateKey, error) {
 	return k, nil
 }
 
-// checkRead completes a key whose G is not known yet, and says what of it GenerateKey could not have made.
-func (k *PrivateKey) checkRead() error {
-	norm := 0
-	for i := range k.f {
-		norm += int(k.f[i])*int(k.f[i]) + int(k.g[i])*int(k.g[i])
-	}
-	if norm > maxSmallNorm {
-		return fmt.Errorf("%w: f and g are too long", ErrPrivateKey)
-	}
-	if !k.public.complete(k.G, k.F) {
-		return fmt.Errorf("%w: G has a coefficient that is too large", ErrPrivateKey)
-	}
-	if !solvesNTRU(k.f, k.g, k.F, k.G) {
-		return fmt.Errorf("%w: fG - gF is not %d", ErrPrivateKey, q)
-	}
-	return nil
-}
-
-// complete sets G = hF modulo q, centred: what fG - gF = q says modulo q. It reports whether each of G is in [-127, 127].
-func (p *PublicKey) complete(G, F []int8) bool {
+// complete computes the G of a key that was read: hF modulo q, centred, is what fG - gF = q says modulo q. It fails with
+// ErrPrivateKey if that is no G.
+func (k *PrivateKey) complete() error {
 	var work [1024]uint32
 	defer clear(work[:])
-	x := work[:len(F)]
-	modQ(x, F)
+	x := work[:len(k.F)]
+	modQ(x, k.F)
 	transform(x)
-	for i, h := range p.h {
+	for i, h := range k.public.h {
 		x[i] = reduce(x[i] * h)
 	}
 	transformBack(x)
-	good := uint32(1)
 	for i := range x {
-		y := centre(x[i])
-		good &= uint32(127-y)>>31 ^ 1
-		good &= uint32(127+y)>>31 ^ 1
-		G[i] = int8(y)
+		k.G[i] = int8(centre(x[i])) // if it does not fit, it solves nothing
 	}
-	return good == 1
+	if !solvesNTRU(k.f, k.g, k.F, k.G) {
+		return fmt.Errorf("%w: for no short G is fG - gF = %d", ErrPrivateKey, q)
+	}
+	return nil
 }
 
 // solvesNTRU reports whether fG - gF = q modulo x^n + 1, over the integers: modulo q alone would admit keys with which
