@@ -2,6 +2,9 @@ package falcon
 
 import "fmt"
 
+// maxSmallNorm is the largest squared norm of (f, g): floor(1.17^2 * q) (Falcon spec 3.8.2, algorithm 5).
+const maxSmallNorm = 16822
+
 // newPrivateKey makes a key of f, g, F and G, which it keeps. It fails with ErrPrivateKey.
 func newPrivateKey(d Degree, f, g, F, G []int8) (*PrivateKey, error) {
 	k := &PrivateKey{f: f, g: g, F: F, G: G}
