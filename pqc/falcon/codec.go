@@ -199,7 +199,7 @@ func (k *PrivateKey) Bytes() []byte {
 	size := int(d) * small / 8
 	encodeSigned(b[1:], k.f, small)
 	encodeSigned(b[1+size:], k.g, small)
-	encodeSigned(b[1+2*size:], k.F, 8)
+	encodeSigned(b[1+2*size:], k.bigF, 8)
 	return b
 }
 

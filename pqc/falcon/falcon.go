@@ -88,9 +88,9 @@ type PublicKey struct {
 
 // PrivateKey signs. It may be used by several goroutines at once, until it is wiped.
 type PrivateKey struct {
-	public     PublicKey
-	f, g, F, G []int8 // fG - gF = q
-	expanded   expandedKey
+	public           PublicKey
+	f, g, bigF, bigG []int8 // fG - gF = q; not "F" and "G", which would be exported
+	expanded         expandedKey
 }
 
 // GenerateKey makes a private key from crypto/rand. It fails with ErrDegree.
@@ -155,10 +155,10 @@ func (k *PrivateKey) signRandom(message []byte, padded bool) ([]byte, error) {
 
 // Wipe overwrites the key; it signs no more.
 func (k *PrivateKey) Wipe() {
-	for _, secret := range [][]int8{k.f, k.g, k.F, k.G} {
+	for _, secret := range [][]int8{k.f, k.g, k.bigF, k.bigG} {
 		clear(secret)
 	}
-	k.f, k.g, k.F, k.G = nil, nil, nil, nil
+	k.f, k.g, k.bigF, k.bigG = nil, nil, nil, nil
 	k.expanded.wipe()
 }
 

@@ -32,7 +32,7 @@ func TestGenerateSignVerify(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, polynomials := range [][2][]int8{{key.f, again.f}, {key.g, again.g}, {key.F, again.F}, {key.G, again.G}} {
+		for _, polynomials := range [][2][]int8{{key.f, again.f}, {key.g, again.g}, {key.bigF, again.bigF}, {key.bigG, again.bigG}} {
 			if !slices.Equal(polynomials[0], polynomials[1]) {
 				t.Error("a private key is another after encoding and parsing")
 			}
@@ -202,7 +202,7 @@ func TestPrivateKeysThatSolveNothing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, d Degree) {
 		key := sampleKey(t, d)
-		f, g, F, G := key.f, key.g, key.F, key.G
+		f, g, F, G := key.f, key.g, key.bigF, key.bigG
 		if !solvesNTRU(f, g, F, G) {
 			t.Fatal("a vector's key solves nothing")
 		}
@@ -282,7 +282,7 @@ func TestWipe(t *testing.T) {
 	each(t, func(t *testing.T, d Degree) {
 		key := sampleKey(t, d)
 		public := key.PublicKey()
-		secrets := [][]int8{key.f, key.g, key.F, key.G}
+		secrets := [][]int8{key.f, key.g, key.bigF, key.bigG}
 		signature, err := key.Sign([]byte("m"))
 		if err != nil {
 			t.Fatal(err)

@@ -220,7 +220,7 @@ func TestVectorsKeys(t *testing.T) {
 			if !bytes.Equal(private.PublicKey().Bytes(), v.pk) {
 				t.Errorf("vector %d: h is not g/f", i)
 			}
-			if !productsDifferByQ(private.f, private.g, private.F, private.G) {
+			if !productsDifferByQ(private.f, private.g, private.bigF, private.bigG) {
 				t.Errorf("vector %d: fG - gF is not q", i)
 			}
 			padded, err := private.Sign(v.message)

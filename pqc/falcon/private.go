@@ -7,7 +7,7 @@ const maxSmallNorm = 16822
 
 // newPrivateKey makes a key of f, g, F and G, which it keeps. It fails with ErrPrivateKey.
 func newPrivateKey(d Degree, f, g, F, G []int8) (*PrivateKey, error) {
-	k := &PrivateKey{f: f, g: g, F: F, G: G}
+	k := &PrivateKey{f: f, g: g, bigF: F, bigG: G}
 	h := make([]uint16, d)
 	if !divideModQ(h, g, f) {
 		return nil, fmt.Errorf("%w: f is not invertible", ErrPrivateKey)
@@ -21,17 +21,17 @@ func newPrivateKey(d Degree, f, g, F, G []int8) (*PrivateKey, error) {
 func (k *PrivateKey) complete() error {
 	var work [1024]uint32
 	defer clear(work[:])
-	x := work[:len(k.F)]
-	modQ(x, k.F)
+	x := work[:len(k.bigF)]
+	modQ(x, k.bigF)
 	transform(x)
 	for i, h := range k.public.h {
 		x[i] = reduce(x[i] * h)
 	}
 	transformBack(x)
 	for i := range x {
-		k.G[i] = int8(centre(x[i])) // if it does not fit, it solves nothing
+		k.bigG[i] = int8(centre(x[i])) // if it does not fit, it solves nothing
 	}
-	if !solvesNTRU(k.f, k.g, k.F, k.G) {
+	if !solvesNTRU(k.f, k.g, k.bigF, k.bigG) {
 		return fmt.Errorf("%w: for no short G is fG - gF = %d", ErrPrivateKey, q)
 	}
 	return nil

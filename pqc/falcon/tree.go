@@ -35,7 +35,7 @@ func treeSize(n int) int {
 	return size
 }
 
-// expand computes k.expanded from k.f, k.g, k.F and k.G. It fails with ErrPrivateKey if a leaf of the tree is outside
+// expand computes k.expanded from k.f, k.g, k.bigF and k.bigG. It fails with ErrPrivateKey if a leaf of the tree is outside
 // what the sampler takes, so that signing with a key that was read always ends.
 func (k *PrivateKey) expand() error {
 	d := k.public.degree
@@ -43,7 +43,7 @@ func (k *PrivateKey) expand() error {
 	size := treeSize(n)
 	all := make([]fpr, 4*n+size)
 	basis := [4][]fpr{all[:n:n], all[n : 2*n : 2*n], all[2*n : 3*n : 3*n], all[3*n : 4*n : 4*n]}
-	for i, a := range [4][]int8{k.g, k.f, k.G, k.F} {
+	for i, a := range [4][]int8{k.g, k.f, k.bigG, k.bigF} {
 		polyInt(basis[i], a)
 		fft(basis[i])
 	}
