@@ -33,8 +33,15 @@ func Specs(e testlab.Env) {
 		})
 		Describe("by itself", Label("emu", "vm"), func() {
 			sensitive()
-			uniform()
+			secrecy()
 			refused()
+			relations()
+			chosen()
+			mixing()
+		})
+		Describe("in an exchange", Label("emu", "vm"), func() {
+			e.Guard()
+			swaps()
 		})
 	})
 }

@@ -13,8 +13,11 @@ type source struct {
 	public [][]byte
 }
 
-// saKeys are the keys and salts of both SAs, 36 bytes each.
-type saKeys struct{ toResponder, toInitiator [36]byte }
+// derived is all that an exchange makes of its key.
+type derived struct {
+	toResponder, toInitiator   [36]byte // keys and salts of both SAs
+	answer, confirmation, done [48]byte // keys of the MACs
+}
 
 // This is docs/exchange.md ("Keys") written down once more, sharing no code with what it verifies.
 
@@ -53,21 +56,24 @@ func hardened(sources []source) (key [32]byte) {
 	return [32]byte(okm)
 }
 
-// expand gives the keys of both SAs.
-func expand(key [32]byte, transcript []byte) (k saKeys) {
+// expand gives the keys of both SAs and of the MACs.
+func expand(key [32]byte, transcript []byte) (k derived) {
 	prk, err := hkdf.Extract(sha512.New384, key[:], transcript)
 	if err != nil {
 		panic(err)
 	}
-	for label, out := range map[string]*[36]byte{
-		"pqlab/1 esp initiator to responder": &k.toResponder,
-		"pqlab/1 esp responder to initiator": &k.toInitiator,
+	for label, out := range map[string][]byte{
+		"pqlab/1 esp initiator to responder": k.toResponder[:],
+		"pqlab/1 esp responder to initiator": k.toInitiator[:],
+		"pqlab/1 initiator answer":           k.answer[:],
+		"pqlab/1 responder confirmation":     k.confirmation[:],
+		"pqlab/1 initiator done":             k.done[:],
 	} {
 		okm, err := hkdf.Expand(sha512.New384, prk, label, len(out))
 		if err != nil {
 			panic(err)
 		}
-		copy(out[:], okm)
+		copy(out, okm)
 	}
 	return k
 }
