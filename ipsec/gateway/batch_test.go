@@ -115,7 +115,7 @@ func TestLargestPacketFitsBatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := newBatch()
-			n := esp.Size(innerMTU(&p, p.PathMTU))
+			n := esp.Size(p.InnerMTU(p.PathMTU))
 			if got := len(b.room(&tunnel{policy: p}, 0, n)); got != n {
 				t.Errorf("%s, %v: room for %d of %d", outer, e, got, n)
 			}

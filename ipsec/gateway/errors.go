@@ -3,7 +3,10 @@ package gateway
 import (
 	"errors"
 
+	"pqlab/ipsec"
 	"pqlab/ipsec/gateway/port"
+	"pqlab/ipsec/plaintext"
+	"pqlab/ipsec/route"
 )
 
 // Errors that a caller may decide on, with errors.Is.
@@ -11,17 +14,11 @@ var (
 	// ErrNoPort: the machine cannot make the inner port; the message names what is missing and the remedy.
 	ErrNoPort = port.ErrUnavailable
 	// ErrNoFilter: the kernel has no nftables, so plaintext could not be refused.
-	ErrNoFilter error = port.Lack("no packet filter")
+	ErrNoFilter = plaintext.ErrUnavailable
 	// ErrNoRouting: the kernel has no policy routing.
-	ErrNoRouting error = port.Lack("no policy routing")
-	// ErrPolicy: a policy that cannot be installed.
-	ErrPolicy = errors.New("bad policy")
-	// ErrUnknown: there is no such tunnel or SA.
-	ErrUnknown = errors.New("not installed")
-	// ErrExists: there is one of that name or SPI.
-	ErrExists = errors.New("installed already")
-	// ErrSPI: an SPI that RFC 4303 reserves.
-	ErrSPI = errors.New("SPI is reserved")
+	ErrNoRouting = route.ErrUnavailable
+	// Of every dataplane.
+	ErrPolicy, ErrUnknown, ErrExists, ErrSPI = ipsec.ErrPolicy, ipsec.ErrUnknown, ipsec.ErrExists, ipsec.ErrSPI
 	// ErrClosed: the gateway was closed.
 	ErrClosed = errors.New("gateway is closed")
 )

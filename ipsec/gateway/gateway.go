@@ -18,7 +18,10 @@ import (
 
 	"pqlab/internal/netns"
 	"pqlab/ipsec"
+	"pqlab/ipsec/expiry"
 	"pqlab/ipsec/gateway/port"
+	"pqlab/ipsec/plaintext"
+	"pqlab/ipsec/route"
 )
 
 // Config of a Gateway. The zero value is useful.
@@ -36,7 +39,7 @@ type Gateway struct {
 	config   Config
 	netlink  *netlink.Handle
 	port     *port.Port
-	expiries *expiries
+	expiries *expiry.Queue
 	drops    drops // of no tunnel
 	stop     wakeup
 
@@ -45,19 +48,21 @@ type Gateway struct {
 	inbound atomic.Pointer[map[uint32]*inboundSA]
 
 	loop       sync.WaitGroup // the port's reader
-	delivery   sync.WaitGroup // of expiries
 	background sync.WaitGroup // short jobs that the loops leave to others
 
 	mu      sync.Mutex // guards what follows, and makes changes one after the other
 	closed  bool
 	tunnels map[string]*tunnel
 	sockets map[endpoint]*outer
-	routes  *routes
-	filter  *filter
+	routes  *route.Table
+	filter  *plaintext.Filter
 	mtu     int // of the port's interface
 }
 
 var _ ipsec.Dataplane = (*Gateway)(nil)
+
+// filterTable is the nftables table.
+const filterTable = "pqlab_gateway"
 
 // New makes the inner port and the packet filter, and starts. Without tunnels it carries nothing.
 func New(c Config) (*Gateway, error) {
@@ -65,16 +70,16 @@ func New(c Config) (*Gateway, error) {
 		c.Interface = "esp0"
 	}
 	g := &Gateway{
-		config: c, expiries: newExpiries(), stop: wakeup{-1},
+		config: c, expiries: expiry.NewQueue(), stop: wakeup{-1},
 		tunnels: map[string]*tunnel{}, sockets: map[endpoint]*outer{},
 	}
 	g.table.Store(newTable(nil))
 	g.inbound.Store(&map[uint32]*inboundSA{})
 	if err := g.inside(g.open); err != nil {
+		g.expiries.Close()
 		return nil, errors.Join(fmt.Errorf("gateway: %w", err), g.release())
 	}
 	g.loop.Go(g.newOutbound().run)
-	g.delivery.Go(g.expiries.run)
 	return g, nil
 }
 
@@ -96,10 +101,10 @@ func (g *Gateway) open() (err error) {
 	if g.port, err = port.Open(g.config.Port, g.config.Interface, g.netlink); err != nil {
 		return err
 	}
-	if g.filter, err = newFilter(g.port.Index()); err != nil {
+	if g.filter, err = plaintext.New(filterTable, plaintext.Through(g.port.Index())); err != nil {
 		return err
 	}
-	g.routes = newRoutes(g.netlink, g.port.Index())
+	g.routes = route.New(g.netlink)
 	return g.port.Up(g.netlink)
 }
 
@@ -107,10 +112,10 @@ func (g *Gateway) open() (err error) {
 func (g *Gateway) release() error {
 	var errs []error
 	if g.routes != nil {
-		errs = append(errs, g.routes.close())
+		errs = append(errs, g.routes.Close())
 	}
 	if g.filter != nil {
-		errs = append(errs, g.filter.close())
+		errs = append(errs, g.filter.Close())
 	}
 	if g.port != nil {
 		errs = append(errs, g.port.Close())
@@ -128,7 +133,7 @@ func (g *Gateway) release() error {
 func (g *Gateway) Name() string { return "gateway/" + string(g.port.Kind()) }
 
 // Expiries delivers each limit that an SA reaches, and is closed by Close.
-func (g *Gateway) Expiries() <-chan ipsec.Expiry { return g.expiries.out }
+func (g *Gateway) Expiries() <-chan ipsec.Expiry { return g.expiries.Out }
 
 // Close removes everything that the gateway made. A second Close does nothing.
 func (g *Gateway) Close() error {
@@ -150,8 +155,7 @@ func (g *Gateway) Close() error {
 		errs = append(errs, s.close())
 	}
 	g.background.Wait()
-	close(g.expiries.stop) // when nobody has anything to tell any more
-	g.delivery.Wait()
+	g.expiries.Close() // when nobody has anything to tell any more
 	g.table.Store(newTable(nil))
 	g.inbound.Store(&map[uint32]*inboundSA{})
 	clear(g.tunnels)
@@ -174,25 +178,27 @@ func (g *Gateway) AddTunnel(p ipsec.Policy) error {
 	if g.tunnels[p.Tunnel] != nil {
 		return fmt.Errorf("tunnel %s: %w", p.Tunnel, ErrExists)
 	}
-	if err := g.conflict(&p); err != nil {
-		return err
+	for _, other := range g.tunnels {
+		if err := p.Conflict(&other.policy); err != nil {
+			return err
+		}
 	}
 	t := &tunnel{
 		policy: p, peer: peerAddress(p.Dst, p.Encapsulation),
 		inbound: map[uint32]*inboundSA{}, outbound: map[uint32]*outboundSA{},
 	}
 	t.path.Store(int64(p.PathMTU))
-	if t.source, err = g.routes.sources(p.Local); err != nil {
+	if t.source, err = g.routes.Sources(p.Local); err != nil {
 		return fmt.Errorf("tunnel %s: %w", p.Tunnel, err)
 	}
 	all := maps.Clone(g.tunnels)
 	all[p.Tunnel] = t
-	if err := g.filter.add(t, all); err != nil {
+	if err := g.filter.Add(p); err != nil {
 		return err
 	}
 	if err := g.connect(t, all); err != nil {
 		err = fmt.Errorf("tunnel %s: %w", p.Tunnel, err)
-		return errors.Join(err, g.routes.sync(g.tunnels), g.filter.remove(t, g.tunnels))
+		return errors.Join(err, g.routes.Sync(g.steered(g.tunnels)), g.filter.Remove(p.Tunnel))
 	}
 	g.tunnels = all
 	g.table.Store(newTable(all))
@@ -207,7 +213,7 @@ func (g *Gateway) connect(t *tunnel, all map[string]*tunnel) error {
 		}
 		g.mtu = mtu
 	}
-	if err := g.routes.sync(all); err != nil {
+	if err := g.routes.Sync(g.steered(all)); err != nil {
 		return err
 	}
 	e := endpoint{t.policy.Src, t.policy.Encapsulation}
@@ -226,18 +232,13 @@ func (g *Gateway) connect(t *tunnel, all map[string]*tunnel) error {
 	return nil
 }
 
-// conflict refuses a policy for traffic that another one is for.
-func (g *Gateway) conflict(p *ipsec.Policy) error {
-	for _, t := range g.tunnels {
-		for _, remote := range p.Remote {
-			for _, local := range p.Local {
-				if hasPrefix(t.policy.Remote, remote) && hasPrefix(t.policy.Local, local) {
-					return fmt.Errorf("tunnel %s: %w: %v to %v is tunnel %s's", p.Tunnel, ErrPolicy, local, remote, t.policy.Tunnel)
-				}
-			}
-		}
+// steered is what the routes need to know of tunnels.
+func (g *Gateway) steered(tunnels map[string]*tunnel) map[string]route.Tunnel {
+	all := make(map[string]route.Tunnel, len(tunnels))
+	for name, t := range tunnels {
+		all[name] = route.Tunnel{Policy: t.policy, MTU: t.mtu(), Source: t.source, Link: g.port.Index()}
 	}
-	return nil
+	return all
 }
 
 // RemoveTunnel drops the policy and all SAs of a tunnel.
@@ -263,7 +264,7 @@ func (g *Gateway) RemoveTunnel(tunnel string) error {
 		delete(g.sockets, t.socket.endpoint)
 		errs = append(errs, t.socket.close())
 	}
-	errs = append(errs, g.routes.sync(rest), g.filter.remove(t, rest))
+	errs = append(errs, g.routes.Sync(g.steered(rest)), g.filter.Remove(tunnel))
 	return errors.Join(errs...)
 }
 
@@ -395,6 +396,6 @@ func (g *Gateway) Drops(tunnel string) (ipsec.Drops, error) {
 		return ipsec.Drops{}, err
 	}
 	d := t.drops.load()
-	d.Plaintext, err = g.filter.plaintext(tunnel)
+	d.Plaintext, err = g.filter.Refused(tunnel)
 	return d, err
 }

@@ -191,7 +191,7 @@ func (in *inbound) packet(packet []byte, tos uint8) {
 		t.drops.malformed.Add(1)
 		return
 	}
-	if !t.protects(dst, src) {
+	if !t.policy.Protects(dst, src) {
 		t.drops.policy.Add(1)
 		return
 	}

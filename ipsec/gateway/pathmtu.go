@@ -86,7 +86,7 @@ func (g *Gateway) learnPath(e endpoint, dst netip.Addr, mtu int) {
 	}
 	if changed {
 		// The gateway answers what is too big for the path itself, so a route that keeps the old MTU does no harm.
-		_ = g.routes.sync(g.tunnels)
+		_ = g.routes.Sync(g.steered(g.tunnels))
 	}
 }
 
@@ -98,7 +98,7 @@ func leastPath(p *ipsec.Policy) int {
 	}
 	for _, l := range p.Local {
 		if l.Addr().Is6() {
-			for innerMTU(p, least) < 1280 {
+			for p.InnerMTU(least) < 1280 {
 				least++
 			}
 		}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -9,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/ipsec"
-	"pqlab/ipsec/gateway/esp"
 )
 
 // tunnel is an installed policy with its SAs.
@@ -27,39 +25,8 @@ type tunnel struct {
 	outbound map[uint32]*outboundSA
 }
 
-// overhead is what the outer headers before the ESP header take, in bytes.
-func overhead(p *ipsec.Policy) int {
-	n := 20
-	if p.Dst.Is6() {
-		n = 40
-	}
-	if p.Encapsulation == ipsec.UDP {
-		n += 8
-	}
-	return n
-}
-
-// innerMTU is the largest inner packet for outer packets of path bytes.
-func innerMTU(p *ipsec.Policy, path int) int { return esp.Room(path - overhead(p)) }
-
 // mtu is the largest inner packet that the tunnel carries now.
-func (t *tunnel) mtu() int { return innerMTU(&t.policy, int(t.path.Load())) }
-
-// protects says whether the policy is for packets from src to dst, which leave.
-func (t *tunnel) protects(src, dst netip.Addr) bool {
-	return contains(t.policy.Local, src) && contains(t.policy.Remote, dst)
-}
-
-func contains(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-func hasPrefix(prefixes []netip.Prefix, p netip.Prefix) bool { return slices.Contains(prefixes, p) }
+func (t *tunnel) mtu() int { return t.policy.InnerMTU(int(t.path.Load())) }
 
 // table finds the policy of an outbound packet: the longest remote prefix that matches, and in it the longest local one.
 // It does not change once it is made.
@@ -127,51 +94,11 @@ func (tb *table) lookup(src, dst netip.Addr) *tunnel {
 	return nil
 }
 
-// check refuses a policy that could not work, and puts its prefixes into canonical form.
+// check refuses a policy that could not work, and puts it into canonical form.
 func check(p ipsec.Policy) (ipsec.Policy, error) {
-	bad := func(format string, args ...any) (ipsec.Policy, error) {
-		return p, fmt.Errorf("tunnel %s: %w: %s", p.Tunnel, ErrPolicy, fmt.Sprintf(format, args...))
-	}
-	if p.Tunnel == "" {
-		return bad("it has no name")
-	}
-	if !p.Src.IsValid() || !p.Dst.IsValid() || p.Src.Is4() != p.Dst.Is4() || p.Src.Is4In6() || p.Dst.Is4In6() ||
-		p.Src.Zone() != "" || p.Dst.Zone() != "" {
-		return bad("outer addresses %v and %v are not two of one family", p.Src, p.Dst)
-	}
-	if p.Encapsulation != ipsec.UDP && p.Encapsulation != ipsec.ESP {
-		return bad("encapsulation %d is neither UDP nor ESP", p.Encapsulation)
-	}
-	p.Local, p.Remote = slices.Clone(p.Local), slices.Clone(p.Remote)
-	var v4, v6 [2]bool
-	for side, prefixes := range [...][]netip.Prefix{p.Local, p.Remote} {
-		for i, prefix := range prefixes {
-			if !prefix.IsValid() || prefix.Addr().Is4In6() {
-				return bad("subnet %v", prefix)
-			}
-			prefixes[i] = prefix.Masked()
-			if prefix.Addr().Is4() {
-				v4[side] = true
-			} else {
-				v6[side] = true
-			}
-		}
-	}
-	if v4[0] != v4[1] || v6[0] != v6[1] || !v4[0] && !v6[0] {
-		return bad("subnets %v and %v have no counterparts of their family", p.Local, p.Remote)
-	}
-	if contains(p.Local, p.Src) && contains(p.Remote, p.Dst) {
-		return bad("it would protect its own ESP packets from %v to %v", p.Src, p.Dst)
-	}
-	least, what := 68, "IPv4 (RFC 791)"
-	if v6[0] {
-		least, what = 1280, "IPv6 (RFC 8200 section 5)"
-	}
-	if p.PathMTU > 65535 || innerMTU(&p, p.PathMTU) < least {
-		return bad("path MTU %d leaves %d bytes for an inner packet; %s needs %d", p.PathMTU, innerMTU(&p, p.PathMTU), what, least)
-	}
+	p, err := p.Check()
 	p.PathMTU = min(p.PathMTU, maxPath)
-	return p, nil
+	return p, err
 }
 
 // maxPath is the most of a path's MTU that is used, so that every ESP packet fits a batch whatever its outer headers.

@@ -15,6 +15,9 @@ const defaultWindow = 4096 // packets
 // maxWindow keeps the replay window well inside the 2^31 that telling the high half from the low one allows.
 const maxWindow = 1 << 20 // packets
 
+// teller takes what is to be told of limits, without waiting: an expiry.Queue.
+type teller interface{ Add(ipsec.Expiry) }
+
 // usage counts what one SA carried and watches its limits. One goroutine counts; anyone may read the counters.
 type usage struct {
 	tunnel     string
@@ -30,7 +33,7 @@ type usage struct {
 
 // admit says whether a packet with n bytes for the cipher keeps within the hard limits. The first that does not spends
 // the SA for good.
-func (u *usage) admit(n int, tell *expiries) bool {
+func (u *usage) admit(n int, tell teller) bool {
 	if u.spent {
 		return false
 	}
@@ -47,7 +50,7 @@ func (u *usage) exceeds(blocks, bytes, packets uint64) bool {
 }
 
 // spend refuses all further packets, and tells of the hard limits that the packet in hand would have passed.
-func (u *usage) spend(blocks, bytes, packets uint64, tell *expiries) {
+func (u *usage) spend(blocks, bytes, packets uint64, tell teller) {
 	u.spent = true
 	u.reach(3, u.hard.Blocks != 0 && blocks > u.hard.Blocks, tell)
 	u.reach(4, u.hard.Bytes != 0 && bytes > u.hard.Bytes, tell)
@@ -55,7 +58,7 @@ func (u *usage) spend(blocks, bytes, packets uint64, tell *expiries) {
 }
 
 // count adds one packet with n bytes for the cipher; seq is the SA's sequence number after it.
-func (u *usage) count(n int, seq uint64, tell *expiries) {
+func (u *usage) count(n int, seq uint64, tell teller) {
 	u.seq = seq
 	u.blocks += blocks(n)
 	u.bytes += uint64(n)
@@ -67,14 +70,14 @@ func (u *usage) count(n int, seq uint64, tell *expiries) {
 	}
 }
 
-func (u *usage) reach(limit int, reached bool, tell *expiries) {
+func (u *usage) reach(limit int, reached bool, tell teller) {
 	if !reached || u.told&(1<<limit) != 0 {
 		return
 	}
 	u.told |= 1 << limit
 	trigger := [...]ipsec.Trigger{ipsec.ByBlocks, ipsec.ByBytes, ipsec.ByPackets}[limit%3]
 	u.publish() // whoever is told reads them, and must not find them below the limit
-	tell.add(ipsec.Expiry{Tunnel: u.tunnel, SPI: u.spi, Trigger: trigger, Hard: limit >= 3})
+	tell.Add(ipsec.Expiry{Tunnel: u.tunnel, SPI: u.spi, Trigger: trigger, Hard: limit >= 3})
 }
 
 // publish lets others read the counters.
@@ -169,7 +172,7 @@ func newInbound(t *tunnel, sa *ipsec.SA) (*inboundSA, error) {
 }
 
 // seal protects the n bytes at buf[esp.Offset:], and is false where the SA is spent.
-func (o *outboundSA) seal(buf []byte, n int, next byte, tell *expiries) bool {
+func (o *outboundSA) seal(buf []byte, n int, next byte, tell teller) bool {
 	plain := esp.Plaintext(n)
 	if !o.admit(plain, tell) {
 		return false

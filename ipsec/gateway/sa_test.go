@@ -8,10 +8,15 @@ import (
 	"pqlab/ipsec/gateway/esp"
 )
 
+// told keeps what it is told.
+type told []ipsec.Expiry
+
+func (t *told) Add(x ipsec.Expiry) { *t = append(*t, x) }
+
 // Whoever is told of a limit reads the counters, and must not find them below it.
 func TestCountersAreThereWhenALimitIsTold(t *testing.T) {
 	t.Parallel()
-	tell := newExpiries() // nobody delivers: what was told waits
+	tell := new(told)
 	sa := ipsec.SA{SPI: 256, Soft: ipsec.Limits{Packets: 3}, Hard: ipsec.Limits{Blocks: 8}}
 	o, err := newOutbound(&tunnel{policy: ipsec.Policy{Tunnel: "t"}}, &sa)
 	if err != nil {
@@ -20,13 +25,13 @@ func TestCountersAreThereWhenALimitIsTold(t *testing.T) {
 	const n = 20 // two blocks
 	buf := make([]byte, esp.Size(n))
 	for range 5 {
-		told := len(tell.pending)
+		before := len(*tell)
 		o.seal(buf, n, esp.IPv4, tell)
-		if len(tell.pending) == told {
+		if len(*tell) == before {
 			continue
 		}
 		// The loop publishes for itself only when it has sealed all that came together.
-		switch c := o.counters(); tell.pending[told].Trigger {
+		switch c := o.counters(); (*tell)[before].Trigger {
 		case ipsec.ByPackets:
 			if c.Packets != 3 || c.Seq != 3 {
 				t.Errorf("told of the 3rd packet with %+v", c)
@@ -37,8 +42,8 @@ func TestCountersAreThereWhenALimitIsTold(t *testing.T) {
 			}
 		}
 	}
-	if len(tell.pending) != 2 {
-		t.Errorf("told %+v", tell.pending)
+	if len(*tell) != 2 {
+		t.Errorf("told %+v", *tell)
 	}
 }
 
@@ -68,7 +73,7 @@ func TestReplacingWaitsForWhatIsBeingSealed(t *testing.T) {
 	}
 	buf := make([]byte, esp.Size(20))
 	for range 1000 {
-		sa.seal(buf, 20, esp.IPv4, newExpiries())
+		sa.seal(buf, 20, esp.IPv4, new(told))
 	}
 	sa.publish()
 	sa.release()

@@ -1,4 +1,5 @@
-package gateway
+// Package route leads what policies protect to where a dataplane takes it, by a routing table of its own.
+package route
 
 import (
 	"errors"
@@ -8,9 +9,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"pqlab/ipsec"
 )
 
-// The gateway's routes live in a table of their own that is looked up before the main one, so that they win over routes
+// ErrUnavailable: the kernel has no policy routing.
+var ErrUnavailable = fmt.Errorf("no policy routing: %w", errors.ErrUnsupported)
+
+// The routes live in a table of their own that is looked up before the main one, so that they win over routes
 // that the node has to the same subnets, and go without a trace.
 const (
 	routeTable    = 4500
@@ -18,31 +24,40 @@ const (
 	outerPriority = rulePriority - 1 // ESP and key exchanges to a peer that is itself inside of a protected subnet
 )
 
-// routes leads the packets that policies protect into the port. Its methods are called under Gateway.mu.
-type routes struct {
+// Table leads the packets that policies protect to their links. Its methods are not safe for concurrent use.
+type Table struct {
 	netlink   *netlink.Handle
-	link      int // index of the port's interface
 	installed map[netip.Prefix]route
 	rules     map[int]bool // by address family
 	outer     map[outerPath]bool
 }
 
+// Tunnel is what the table needs to know of one.
+type Tunnel struct {
+	Policy ipsec.Policy
+	MTU    int                // of inner packets
+	Source map[int]netip.Addr // the node's own address in Policy.Local, by family; see Sources
+	Link   int                // index of the interface that inner packets go to
+}
+
 // outerPath is where a tunnel's ESP packets go.
 type outerPath struct{ src, dst netip.Addr }
 
-func newRoutes(h *netlink.Handle, link int) *routes {
-	return &routes{netlink: h, link: link, installed: map[netip.Prefix]route{}, rules: map[int]bool{}, outer: map[outerPath]bool{}}
+// New makes a table that is empty. h stays the caller's.
+func New(h *netlink.Handle) *Table {
+	return &Table{netlink: h, installed: map[netip.Prefix]route{}, rules: map[int]bool{}, outer: map[outerPath]bool{}}
 }
 
 // route is what the table says of a prefix. A throw route sends the lookup on to the main table.
 type route struct {
 	throw  bool
+	link   int
 	mtu    int
 	source netip.Addr // preferred; may be invalid
 }
 
-// sync makes the table fit the tunnels. After an error part of the change may be done; calling it again goes on.
-func (r *routes) sync(tunnels map[string]*tunnel) error {
+// Sync makes the table fit the tunnels. After an error part of the change may be done; calling it again goes on.
+func (r *Table) Sync(tunnels map[string]Tunnel) error {
 	if err := r.syncOuter(tunnels); err != nil {
 		return err
 	}
@@ -71,13 +86,13 @@ func (r *routes) sync(tunnels map[string]*tunnel) error {
 	return nil
 }
 
-// syncOuter keeps the outer packets of each tunnel whose peer is inside of a remote subnet out of the port: such a peer
+// syncOuter keeps the outer packets of each tunnel whose peer is inside of a remote subnet off the links: such a peer
 // protects its own address, as a client does, and what else goes to it belongs into the tunnel.
-func (r *routes) syncOuter(tunnels map[string]*tunnel) error {
+func (r *Table) syncOuter(tunnels map[string]Tunnel) error {
 	want := map[outerPath]bool{}
 	for _, t := range tunnels {
-		if covered(netip.PrefixFrom(t.policy.Dst, t.policy.Dst.BitLen()), tunnels) {
-			want[outerPath{t.policy.Src, t.policy.Dst}] = true
+		if covered(netip.PrefixFrom(t.Policy.Dst, t.Policy.Dst.BitLen()), tunnels) {
+			want[outerPath{t.Policy.Src, t.Policy.Dst}] = true
 		}
 	}
 	for path := range r.outer {
@@ -108,28 +123,31 @@ func (p outerPath) rule() *netlink.Rule {
 	return rule
 }
 
-// wanted is what the table must say. A remote subnet goes into the port; a local subnet inside of some remote subnet does
+// wanted is what the table must say. A remote subnet goes to its link; a local subnet inside of some remote subnet does
 // not.
-func wanted(tunnels map[string]*tunnel) map[netip.Prefix]route {
+func wanted(tunnels map[string]Tunnel) map[netip.Prefix]route {
 	want := map[netip.Prefix]route{}
 	for _, t := range tunnels {
-		for _, prefix := range t.policy.Remote {
-			mtu := t.mtu()
+		for _, prefix := range t.Policy.Remote {
+			mtu := t.MTU
 			if prefix.Addr().Is6() {
 				mtu = max(mtu, 1280) // the kernel takes no less
 			}
 			w, ok := want[prefix]
+			if !ok || t.Link < w.link {
+				w.link = t.Link // where tunnels differ any will do, if it is always the same
+			}
 			if !ok || mtu < w.mtu {
 				w.mtu = mtu
 			}
-			if source := t.source[family(prefix.Addr())]; !w.source.IsValid() || source.IsValid() && source.Less(w.source) {
+			if source := t.Source[family(prefix.Addr())]; !w.source.IsValid() || source.IsValid() && source.Less(w.source) {
 				w.source = source
 			}
 			want[prefix] = w
 		}
 	}
 	for _, t := range tunnels {
-		for _, prefix := range t.policy.Local {
+		for _, prefix := range t.Policy.Local {
 			if _, ok := want[prefix]; !ok && covered(prefix, tunnels) {
 				want[prefix] = route{throw: true}
 			}
@@ -138,9 +156,9 @@ func wanted(tunnels map[string]*tunnel) map[netip.Prefix]route {
 	return want
 }
 
-func covered(prefix netip.Prefix, tunnels map[string]*tunnel) bool {
+func covered(prefix netip.Prefix, tunnels map[string]Tunnel) bool {
 	for _, t := range tunnels {
-		for _, remote := range t.policy.Remote {
+		for _, remote := range t.Policy.Remote {
 			if remote.Bits() <= prefix.Bits() && remote.Contains(prefix.Addr()) {
 				return true
 			}
@@ -149,13 +167,13 @@ func covered(prefix netip.Prefix, tunnels map[string]*tunnel) bool {
 	return false
 }
 
-func (r *routes) entry(prefix netip.Prefix, w route) *netlink.Route {
+func (r *Table) entry(prefix netip.Prefix, w route) *netlink.Route {
 	e := &netlink.Route{Dst: ipNet(prefix), Table: routeTable, Protocol: unix.RTPROT_STATIC}
 	if w.throw {
 		e.Type = unix.RTN_THROW
 		return e
 	}
-	e.LinkIndex, e.MTU = r.link, w.mtu
+	e.LinkIndex, e.MTU = w.link, w.mtu
 	if w.source.IsValid() {
 		e.Src = w.source.AsSlice()
 	}
@@ -166,14 +184,14 @@ func (r *routes) entry(prefix netip.Prefix, w route) *netlink.Route {
 }
 
 // rule makes lookups of the prefix's family begin in the table.
-func (r *routes) rule(prefix netip.Prefix) error {
+func (r *Table) rule(prefix netip.Prefix) error {
 	f := family(prefix.Addr())
 	if r.rules[f] {
 		return nil
 	}
 	if err := r.netlink.RuleAdd(newRule(f)); err != nil {
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-			return fmt.Errorf("%w: kernel lacks CONFIG_IP_MULTIPLE_TABLES or CONFIG_IPV6_MULTIPLE_TABLES: %w", ErrNoRouting, err)
+			return fmt.Errorf("%w: kernel lacks CONFIG_IP_MULTIPLE_TABLES or CONFIG_IPV6_MULTIPLE_TABLES: %w", ErrUnavailable, err)
 		}
 		return fmt.Errorf("rule for table %d: %w", routeTable, err)
 	}
@@ -187,9 +205,9 @@ func newRule(family int) *netlink.Rule {
 	return rule
 }
 
-// close removes the rules and routes.
-func (r *routes) close() error {
-	err := r.sync(nil)
+// Close removes the rules and routes.
+func (r *Table) Close() error {
+	err := r.Sync(nil)
 	for f := range r.rules {
 		if e := r.netlink.RuleDel(newRule(f)); e != nil {
 			err = errors.Join(err, fmt.Errorf("rule for table %d: delete: %w", routeTable, e))
@@ -199,9 +217,9 @@ func (r *routes) close() error {
 	return err
 }
 
-// sources are the node's own addresses in a policy's local subnets, one for each family: what the node itself sends into
+// Sources are the node's own addresses in a policy's local subnets, one for each family: what the node itself sends into
 // the tunnel should come from there.
-func (r *routes) sources(local []netip.Prefix) (map[int]netip.Addr, error) {
+func (r *Table) Sources(local []netip.Prefix) (map[int]netip.Addr, error) {
 	addrs, err := r.netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("addresses of the node: %w", err)

@@ -1,30 +1,37 @@
-package gateway
+// Package plaintext refuses, by nftables, what a policy says must only travel inside of a tunnel.
+package plaintext
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"pqlab/ipsec"
 )
 
-const filterTable = "pqlab_gateway"
+// ErrUnavailable: the kernel has no nftables, so plaintext could not be refused.
+var ErrUnavailable = fmt.Errorf("no packet filter: %w", errors.ErrUnsupported)
 
-// filter refuses plaintext between the subnets of policies, in an nftables table of its own: what arrives anywhere but
-// at the port, and what leaves anywhere but there. Its methods are called under Gateway.mu.
+// Filter refuses plaintext between the subnets of policies, in an nftables table of its own: what arrives and leaves and
+// is not exempt. Its methods are not safe for concurrent use.
 //
 // Each tunnel has a counter and a rule for each pair of its subnets. Before these rules each chain lets pass what is for
 // none of the subnets at all, by one lookup, so that the number of tunnels costs other traffic nothing.
-type filter struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	sides [2]*side // what arrives, what leaves
-	next  int      // number of the next tunnel
-	ids   map[string]string
+type Filter struct {
+	conn     *nftables.Conn
+	table    *nftables.Table
+	sides    [2]*side // what arrives, what leaves
+	next     int      // number of the next tunnel
+	ids      map[string]string
+	policies map[string]ipsec.Policy
 }
 
 type side struct {
@@ -32,33 +39,57 @@ type side struct {
 	sets  map[int]*nftables.Set // destinations that the rules are about, by family
 }
 
-// newFilter makes the table, in the namespace of the calling thread. link is the index of the port's interface.
-func newFilter(link int) (*filter, error) {
+// Exempt tells packets that came out of a tunnel, or are on their way into one, from plaintext.
+type Exempt struct{ arriving, leaving []expr.Any }
+
+// Through exempts what arrives or leaves by one interface, which leads into the tunnels.
+func Through(link int) Exempt {
+	index := binary.NativeEndian.AppendUint32(nil, uint32(link))
+	by := func(key expr.MetaKey) []expr.Any {
+		return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: index}}
+	}
+	return Exempt{by(expr.MetaKeyIIF), by(expr.MetaKeyOIF)}
+}
+
+// What nftables has and the library and x/sys have no name for (linux/netfilter/nf_tables.h).
+const (
+	metaSecpath = 25 // NFT_META_SECPATH: the kernel's IPsec has decrypted it
+	routeXFRM   = 4  // NFT_RT_XFRM: the kernel's IPsec will encrypt it
+)
+
+// Kernel exempts what the kernel's IPsec has decrypted or will encrypt.
+func Kernel() Exempt {
+	yes := &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}}
+	return Exempt{
+		[]expr.Any{&expr.Meta{Key: metaSecpath, Register: 1}, yes},
+		[]expr.Any{&expr.Rt{Key: routeXFRM, Register: 1}, yes},
+	}
+}
+
+// New makes the table, in the namespace of the calling thread.
+func New(table string, exempt Exempt) (*Filter, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, noFilter(err)
 	}
-	f := &filter{conn: conn, ids: map[string]string{}}
-	f.table = conn.AddTable(&nftables.Table{Name: filterTable, Family: nftables.TableFamilyINet})
+	f := &Filter{conn: conn, ids: map[string]string{}, policies: map[string]ipsec.Policy{}}
+	f.table = conn.AddTable(&nftables.Table{Name: table, Family: nftables.TableFamilyINet})
 	for i, s := range []struct {
 		name     string
 		hook     *nftables.ChainHook
 		priority nftables.ChainPriority
-		key      expr.MetaKey
+		exempt   []expr.Any
 	}{
 		// Before any address translation on the way in, after it on the way out: what is really on the wire.
-		{"arriving", nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, expr.MetaKeyIIF},
-		{"leaving", nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource + 100, expr.MetaKeyOIF},
+		{"arriving", nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, exempt.arriving},
+		{"leaving", nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource + 100, exempt.leaving},
 	} {
 		chain := conn.AddChain(&nftables.Chain{
 			Name: s.name, Table: f.table, Type: nftables.ChainTypeFilter, Hooknum: s.hook, Priority: &s.priority,
 		})
-		index := binary.NativeEndian.AppendUint32(nil, uint32(link))
-		conn.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: []expr.Any{
-			&expr.Meta{Key: s.key, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: index},
-			&expr.Verdict{Kind: expr.VerdictAccept},
-		}})
+		conn.AddRule(&nftables.Rule{
+			Table: f.table, Chain: chain, Exprs: append(slices.Clone(s.exempt), &expr.Verdict{Kind: expr.VerdictAccept}),
+		})
 		f.sides[i] = &side{chain: chain, sets: map[int]*nftables.Set{}}
 		for j, v := range versions {
 			set := &nftables.Set{
@@ -83,16 +114,16 @@ func newFilter(link int) (*filter, error) {
 }
 
 func noFilter(err error) error {
-	return fmt.Errorf("%w: nftables (CONFIG_NF_TABLES_INET; modprobe nf_tables): %w", ErrNoFilter, err)
+	return fmt.Errorf("%w: nftables (CONFIG_NF_TABLES_INET; modprobe nf_tables): %w", ErrUnavailable, err)
 }
 
-// add refuses plaintext of a tunnel from its return on. all are the tunnels that there will be.
-func (f *filter) add(t *tunnel, all map[string]*tunnel) error {
+// Add refuses plaintext of a tunnel from its return on.
+func (f *Filter) Add(p ipsec.Policy) error {
 	f.next++
 	id := fmt.Sprintf("t%d", f.next)
 	f.conn.AddObj(&nftables.CounterObj{Table: f.table, Name: id})
 	for i, s := range f.sides {
-		src, dst := t.policy.Remote, t.policy.Local
+		src, dst := p.Remote, p.Local
 		if i == 1 {
 			src, dst = dst, src
 		}
@@ -107,41 +138,46 @@ func (f *filter) add(t *tunnel, all map[string]*tunnel) error {
 			}
 		}
 	}
+	all := maps.Clone(f.policies)
+	all[p.Tunnel] = p
 	f.fillSets(all)
 	if err := f.conn.Flush(); err != nil {
-		return fmt.Errorf("tunnel %s: packet filter: %w", t.policy.Tunnel, err)
+		return fmt.Errorf("tunnel %s: packet filter: %w", p.Tunnel, err)
 	}
-	f.ids[t.policy.Tunnel] = id
+	f.ids[p.Tunnel], f.policies = id, all
 	return nil
 }
 
-// remove undoes add. rest are the tunnels that remain.
-func (f *filter) remove(t *tunnel, rest map[string]*tunnel) error {
-	id := f.ids[t.policy.Tunnel]
+// Remove undoes Add.
+func (f *Filter) Remove(tunnel string) error {
+	id := f.ids[tunnel]
 	for _, s := range f.sides {
 		rules, err := f.conn.GetRules(f.table, s.chain)
 		if err != nil {
-			return fmt.Errorf("tunnel %s: packet filter: %w", t.policy.Tunnel, err)
+			return fmt.Errorf("tunnel %s: packet filter: %w", tunnel, err)
 		}
 		for _, r := range rules {
 			if string(r.UserData) == id {
 				if err := f.conn.DelRule(r); err != nil {
-					return fmt.Errorf("tunnel %s: packet filter: %w", t.policy.Tunnel, err)
+					return fmt.Errorf("tunnel %s: packet filter: %w", tunnel, err)
 				}
 			}
 		}
 	}
 	f.conn.DeleteObject(&nftables.CounterObj{Table: f.table, Name: id})
+	rest := maps.Clone(f.policies)
+	delete(rest, tunnel)
 	f.fillSets(rest)
 	if err := f.conn.Flush(); err != nil {
-		return fmt.Errorf("tunnel %s: packet filter: %w", t.policy.Tunnel, err)
+		return fmt.Errorf("tunnel %s: packet filter: %w", tunnel, err)
 	}
-	delete(f.ids, t.policy.Tunnel)
+	delete(f.ids, tunnel)
+	f.policies = rest
 	return nil
 }
 
-// plaintext is how many packets of a tunnel were refused.
-func (f *filter) plaintext(tunnel string) (uint64, error) {
+// Refused is how many packets of a tunnel were refused.
+func (f *Filter) Refused(tunnel string) (uint64, error) {
 	o, err := f.conn.GetObject(&nftables.CounterObj{Table: f.table, Name: f.ids[tunnel]})
 	if err != nil {
 		return 0, fmt.Errorf("tunnel %s: plaintext counter: %w", tunnel, err)
@@ -153,23 +189,23 @@ func (f *filter) plaintext(tunnel string) (uint64, error) {
 	return c.Packets, nil
 }
 
-// close removes the table.
-func (f *filter) close() error {
+// Close removes the table.
+func (f *Filter) Close() error {
 	f.conn.DelTable(f.table)
 	return errors.Join(f.conn.Flush(), f.conn.CloseLasting())
 }
 
 // fillSets puts the tunnels' subnets into the sets.
-func (f *filter) fillSets(all map[string]*tunnel) {
+func (f *Filter) fillSets(all map[string]ipsec.Policy) {
 	for i, s := range f.sides {
 		prefixes := map[int][]netip.Prefix{}
-		for _, t := range all {
-			dst := t.policy.Local
+		for _, p := range all {
+			dst := p.Local
 			if i == 1 {
-				dst = t.policy.Remote
+				dst = p.Remote
 			}
-			for _, p := range dst {
-				prefixes[family(p.Addr())] = append(prefixes[family(p.Addr())], p)
+			for _, d := range dst {
+				prefixes[family(d.Addr())] = append(prefixes[family(d.Addr())], d)
 			}
 		}
 		for fam, set := range s.sets {
@@ -267,8 +303,15 @@ func match(src, dst netip.Prefix) []expr.Any {
 			continue
 		}
 		e = append(e, v.load(m.offset),
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: v.len, Mask: ipNet(m.prefix).Mask, Xor: make([]byte, v.len)},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: v.len, Mask: net.CIDRMask(m.prefix.Bits(), m.prefix.Addr().BitLen()), Xor: make([]byte, v.len)},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: m.prefix.Addr().AsSlice()})
 	}
 	return e
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
