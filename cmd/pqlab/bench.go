@@ -13,7 +13,7 @@ import (
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure how fast pqlab is"}
 	group(c)
-	c.AddCommand(newBenchLabs(), newBenchTunnel())
+	c.AddCommand(newBenchLabs(), newBenchTunnel(), newBenchCrypto())
 	return c
 }
 
