@@ -16,6 +16,7 @@ import (
 
 	"pqlab/agent"
 	"pqlab/internal/journal"
+	"pqlab/internal/vm/guest"
 	"pqlab/lab"
 	"pqlab/nodes"
 	"pqlab/suites"
@@ -25,6 +26,7 @@ import (
 var version = "devel"
 
 func main() {
+	guest.Main()
 	nodes.InitMain()
 	agent.Main()
 	journal.SweeperMain()
@@ -88,7 +90,7 @@ func newRoot() *cobra.Command {
 	group(root)
 	root.AddCommand(
 		newDoctor(), newTopologies(), newCheck(), newSchema(), newShow(),
-		newRun(), newUp(), newPs(), newExec(), newDown(), newTest(), newBench(), newSupervise(),
+		newRun(), newUp(), newPs(), newExec(), newDown(), newTest(), newBench(), newVM(), newSupervise(),
 	)
 	return root
 }
