@@ -1,7 +1,7 @@
 package falcon
 
 // Polynomials modulo x^n + 1 with real coefficients, n a power of two from 2 to 1024, and their values at half of the n
-// complex roots of x^n + 1; the other half are the conjugates (Falcon spec 3.7.1). Transformed, the first half of a slice
+// complex roots of x^n + 1; the other half are the conjugates (Falcon spec 3.5). Transformed, the first half of a slice
 // has the real parts and the second the imaginary ones, and root i of n/2 is that of fftRoots' order: roots 2i and 2i+1 are
 // the two square roots of root i at half the degree, up to conjugation.
 

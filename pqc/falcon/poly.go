@@ -110,7 +110,7 @@ func polyAddMulAdjoints(d, F, G, f, g []fpr) {
 }
 
 // polyLDL replaces the self-adjoint matrix ((g00, g01), (adj g01, g11)) = L·D·adj(L): g01 by the element l10 of L, g11 by d11
-// of D; d00 is g00 (Falcon spec 3.8.1, algorithm 8).
+// of D; d00 is g00 (Falcon spec 3.8.3, algorithm 8).
 func polyLDL(g00, g01, g11 []fpr) {
 	are, aim := halves(g00)
 	bre, bim := halves(g01)

@@ -80,23 +80,23 @@ func (p *prng) chacha(dst []byte) {
 		x3, x4, x9, x14 = quarterRound(x3, x4, x9, x14)
 	}
 	_ = dst[15*32+3]
-	put := binary.LittleEndian.PutUint32
-	put(dst[0*32:], x0+chacha0)
-	put(dst[1*32:], x1+chacha1)
-	put(dst[2*32:], x2+chacha2)
-	put(dst[3*32:], x3+chacha3)
-	put(dst[4*32:], x4+k[0])
-	put(dst[5*32:], x5+k[1])
-	put(dst[6*32:], x6+k[2])
-	put(dst[7*32:], x7+k[3])
-	put(dst[8*32:], x8+k[4])
-	put(dst[9*32:], x9+k[5])
-	put(dst[10*32:], x10+k[6])
-	put(dst[11*32:], x11+k[7])
-	put(dst[12*32:], x12+k[8])
-	put(dst[13*32:], x13+k[9])
-	put(dst[14*32:], x14+low)
-	put(dst[15*32:], x15+high)
+	le := binary.LittleEndian
+	le.PutUint32(dst[0*32:], x0+chacha0)
+	le.PutUint32(dst[1*32:], x1+chacha1)
+	le.PutUint32(dst[2*32:], x2+chacha2)
+	le.PutUint32(dst[3*32:], x3+chacha3)
+	le.PutUint32(dst[4*32:], x4+k[0])
+	le.PutUint32(dst[5*32:], x5+k[1])
+	le.PutUint32(dst[6*32:], x6+k[2])
+	le.PutUint32(dst[7*32:], x7+k[3])
+	le.PutUint32(dst[8*32:], x8+k[4])
+	le.PutUint32(dst[9*32:], x9+k[5])
+	le.PutUint32(dst[10*32:], x10+k[6])
+	le.PutUint32(dst[11*32:], x11+k[7])
+	le.PutUint32(dst[12*32:], x12+k[8])
+	le.PutUint32(dst[13*32:], x13+k[9])
+	le.PutUint32(dst[14*32:], x14+low)
+	le.PutUint32(dst[15*32:], x15+high)
 }
 
 func quarterRound(a, b, c, d uint32) (uint32, uint32, uint32, uint32) {

@@ -19,7 +19,7 @@ func (d Degree) inverseSigma() fpr {
 }
 
 // expandedKey is what signing wants beside f, g, F and G, computed once for a key: the basis B and the tree T of Falcon spec
-// 3.8.3. It takes 56 KiB for Falcon-512 and 120 KiB for Falcon-1024.
+// 3.8.1. It takes 56 KiB for Falcon-512 and 120 KiB for Falcon-1024.
 type expandedKey struct {
 	g, f, G, F []fpr // the basis ((g, -f), (G, -F)), transformed; f and F are negated
 	tree       []fpr
@@ -35,7 +35,7 @@ func treeSize(n int) int {
 	return size
 }
 
-// expand computes k.expanded from k.f, k.g, k.bigF and k.bigG. It fails with ErrPrivateKey if a leaf of the tree is outside
+// expand computes k.expanded from k.f, k.g, k.F and k.G. It fails with ErrPrivateKey if a leaf of the tree is outside
 // what the sampler takes, so that signing with a key that was read always ends.
 func (k *PrivateKey) expand() error {
 	d := k.public.degree
@@ -43,7 +43,7 @@ func (k *PrivateKey) expand() error {
 	size := treeSize(n)
 	all := make([]fpr, 4*n+size)
 	basis := [4][]fpr{all[:n:n], all[n : 2*n : 2*n], all[2*n : 3*n : 3*n], all[3*n : 4*n : 4*n]}
-	for i, a := range [4][]int8{k.g, k.f, k.bigG, k.bigF} {
+	for i, a := range [4][]int8{k.g, k.f, k.G, k.F} {
 		polyInt(basis[i], a)
 		fft(basis[i])
 	}
@@ -68,7 +68,7 @@ func (k *PrivateKey) expand() error {
 }
 
 // growTree computes the tree of the self-adjoint matrix ((g00, g01), (adj g01, g11)), with the diagonal's elements at the leaves,
-// and spoils the matrix (Falcon spec 3.8.3, algorithm 9, ffLDL). spare is three times as long as g00.
+// and spoils the matrix (Falcon spec 3.8.3, algorithm 9). spare is three times as long as g00.
 func growTree(tree, g00, g01, g11, spare []fpr) {
 	n := len(g00)
 	if n == 1 {
@@ -90,12 +90,13 @@ func growTree(tree, g00, g01, g11, spare []fpr) {
 	}
 }
 
-// normalizeTree replaces each leaf x by sqrt(x)/sigma, and reports whether all of them are within 1/sigmaMax and 1/sigmaMin, but
-// for what rounding may do (Falcon spec 3.8.2, algorithm 4).
+// normalizeTree replaces each leaf x by sqrt(x)/sigma, and reports whether all of them are between 1/sigmaMax and 1/sigmaMin. Those
+// of a key that was generated are (Falcon spec 3.8.1, algorithm 4, and 3.9.2, algorithm 11); on a bound the
+// sampler's probabilities would round to more than one.
 func normalizeTree(tree []fpr, n int, inverseSigma, sigmaMin fpr) bool {
 	if n == 1 {
 		tree[0] = tree[0].sqrt().mul(inverseSigma)
-		return fprConst(1/sigmaMax).lt(tree[0]) && tree[0].mul(sigmaMin).lt(fprConst(1+1e-9))
+		return fprConst(1/sigmaMax+1e-9).lt(tree[0]) && tree[0].mul(sigmaMin).lt(fprConst(1))
 	}
 	size := treeSize(n / 2)
 	left := normalizeTree(tree[n:][:size], n/2, inverseSigma, sigmaMin)
