@@ -29,9 +29,35 @@ type meter struct {
 	net.Conn
 	traffic *Traffic
 	spoke   bool
+	hold    bool   // what is written waits in held for the next reading, or for the first writing without hold
+	held    []byte // so that the end of a client's handshake and its first message are one segment
 }
 
 func (m *meter) Write(b []byte) (int, error) {
+	if m.hold {
+		m.held = append(m.held, b...)
+		return len(b), nil
+	}
+	if len(m.held) == 0 {
+		return m.write(b)
+	}
+	before := len(m.held)
+	n, err := m.write(append(m.held, b...))
+	m.held = nil
+	return max(0, n-before), err
+}
+
+// flush sends what is held.
+func (m *meter) flush() error {
+	if len(m.held) == 0 {
+		return nil
+	}
+	_, err := m.write(m.held)
+	m.held = m.held[:0]
+	return err
+}
+
+func (m *meter) write(b []byte) (int, error) {
 	n, err := m.Conn.Write(b)
 	m.traffic.Sent += n
 	m.spoke = m.spoke || n > 0
@@ -39,6 +65,9 @@ func (m *meter) Write(b []byte) (int, error) {
 }
 
 func (m *meter) Read(b []byte) (int, error) {
+	if err := m.flush(); err != nil {
+		return 0, err
+	}
 	if m.traffic.Received >= maxReceived {
 		return 0, errEndless
 	}
@@ -60,7 +89,8 @@ var errEndless = fmt.Errorf("more than %d bytes in one exchange", maxReceived)
 type channel struct {
 	raw      net.Conn
 	tls      *tls.Conn
-	deadline time.Duration
+	deadline time.Duration // of a step
+	until    time.Time     // when the connection's deadline is, if the channel has set it
 	traffic  *Traffic
 	tamper   func([]byte) []byte
 	ctx      context.Context // of the call that is under way
@@ -90,15 +120,21 @@ func (c *channel) enter(ctx context.Context) (leave func()) {
 	return func() {
 		if !stop() {
 			<-cancelled // so that it cannot hit the next call
+			c.until = time.Time{}
 		}
 	}
 }
 
-// step gives the step that begins its time. The order matters: a context that ends before the check is seen by it, one
-// that ends later overwrites the deadline.
+// step gives the step that begins its time, less at most a 64th: moving the deadline costs as much as sealing a message,
+// so it stays where it is while steps follow each other. The order matters: a context that ends before the check is seen
+// by it, one that ends later overwrites the deadline.
 func (c *channel) step() error {
-	if err := c.raw.SetDeadline(time.Now().Add(c.deadline)); err != nil {
-		return err
+	now := time.Now()
+	if left := c.until.Sub(now); left < c.deadline-c.deadline/64 || left > c.deadline {
+		c.until = now.Add(c.deadline)
+		if err := c.raw.SetDeadline(c.until); err != nil {
+			return err
+		}
 	}
 	return c.ctx.Err()
 }
@@ -142,11 +178,15 @@ func (c *channel) server(ep *Endpoint) (tlsSecrets, *Error) {
 }
 
 func (c *channel) handshake(conf *tls.Config, side func(net.Conn, *tls.Config) *tls.Conn) (tlsSecrets, *Error) {
-	c.tls = side(&meter{Conn: c.raw, traffic: c.traffic}, conf)
+	wire := &meter{Conn: c.raw, traffic: c.traffic, hold: true}
+	c.tls = side(wire, conf)
 	if err := c.step(); err != nil {
 		return tlsSecrets{}, c.failure(typeTLS, err)
 	}
-	if err := c.tls.Handshake(); err != nil {
+	err := c.tls.Handshake()
+	wire.hold = false
+	if err != nil {
+		wire.flush() // TLS's alert
 		e := c.failure(typeTLS, err)
 		if e.Alert != Timeout && e.Alert != Cancelled {
 			e.Alert = BadCertificate
@@ -158,7 +198,6 @@ func (c *channel) handshake(conf *tls.Config, side func(net.Conn, *tls.Config) *
 		return tlsSecrets{}, fail(typeTLS, BadMessage, fmt.Errorf("peer does not speak %s (ALPN %q)", ALPN, state.NegotiatedProtocol))
 	}
 	var keys tlsSecrets
-	var err error
 	if keys.key, err = state.ExportKeyingMaterial(labelTLSKey, nil, 32); err != nil {
 		return tlsSecrets{}, fail(typeTLS, Internal, err)
 	}

@@ -34,6 +34,9 @@ type Endpoint struct {
 	TLSGroups []tls.CurveID
 	// Deadline of each step: the TLS handshake, and the sending and receiving of each message. 0 means DefaultDeadline.
 	Deadline time.Duration
+	// Stopwatch is read when a step of Timings begins and ends, and tells the time since any moment. Nil means the wall
+	// clock; a benchmark may give the CPU time of the process.
+	Stopwatch func() time.Duration
 }
 
 // Format keeps every verb from printing the certificate's private key.
@@ -131,8 +134,8 @@ type Accept func() (spi uint32, err error)
 // the peer to try again later.
 type Lookup func(Hello) (Config, Accept, error)
 
-// Timings of the steps of one exchange on one side; a step that the side did not take is 0. What arrives in a
-// message is measured from its bytes: parsing the key is part of Verify and Encaps.
+// Timings of the steps of one exchange on one side, by the Endpoint's Stopwatch; a step that the side did not take is 0.
+// What arrives in a message is measured from its bytes: parsing the key is part of Verify and Encaps.
 type Timings struct {
 	TLS             time.Duration // handshake, waiting for the peer included
 	SignatureKeygen time.Duration
@@ -142,7 +145,7 @@ type Timings struct {
 	Encaps          time.Duration
 	Decaps          time.Duration
 	Combine         time.Duration // combination and derivation of all keys
-	Total           time.Duration // inside this package's calls, waiting for the peer included
+	Total           time.Duration // by the wall clock: inside this package's calls, waiting for the peer included
 }
 
 // Traffic of one exchange, seen from one side, TLS included, TCP and IP not.

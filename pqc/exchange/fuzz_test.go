@@ -65,15 +65,15 @@ func FuzzOffer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		unsigned, err := m.unsigned()
+		begun, err := m.begin(len(m.signature))
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := encodeOffer(unsigned, m.signature)
+		again, err := finishOffer(begun, m.signature)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(again[headerSize:], body) || !bytes.Equal(unsigned, body[:n]) {
+		if !bytes.Equal(again[headerSize:], body) || !bytes.Equal(begun[headerSize:], body[:n]) {
 			t.Errorf("%x encodes as %x", body, again[headerSize:])
 		}
 	})
@@ -92,15 +92,15 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		unsigned, err := m.unsigned()
+		begun, err := m.begin(len(m.signature))
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := encodeAnswer(append16(unsigned, m.signature), m.mac[:])
+		again, err := finishAnswer(append16(begun, m.signature), m.mac[:])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(again[headerSize:], body) || !bytes.Equal(unsigned, body[:n]) {
+		if !bytes.Equal(again[headerSize:], body) || !bytes.Equal(begun[headerSize:], body[:n]) {
 			t.Errorf("%x encodes as %x", body, again[headerSize:])
 		}
 	})

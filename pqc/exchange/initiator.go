@@ -19,7 +19,7 @@ import (
 //
 // Initiate owns conn. An error is an *Error; then conn is closed, the peer has been told, and no key is left.
 func Initiate(ctx context.Context, conn net.Conn, ep Endpoint, cfg Config, p Proposal) (*Session, error) {
-	s := &Session{Initiator: true}
+	s := &Session{Initiator: true, watch: ep.Stopwatch}
 	start := time.Now()
 	i := &initiator{cfg: &cfg, session: s, proposed: p}
 	s.channel = newChannel(conn, &ep, &s.Traffic)
@@ -39,7 +39,7 @@ func (i *initiator) run(ctx context.Context, ep *Endpoint) *Error {
 	c.setDeadline(i.cfg.Deadline)
 	c.tamper = i.cfg.Tamper
 
-	start := time.Now()
+	start := i.session.watch.start()
 	keys, e := c.client(ep, i.cfg)
 	if e != nil {
 		return e
@@ -47,7 +47,7 @@ func (i *initiator) run(ctx context.Context, ep *Endpoint) *Error {
 	i.tls = keys
 	defer i.tls.wipe()
 	i.session.describe(c.tls.ConnectionState())
-	i.session.Timings.TLS = time.Since(start)
+	i.session.Timings.TLS = start.elapsed()
 	if err := c.checkGroup(i.cfg); err != nil {
 		return fail(typeProposal, Refused, err)
 	}
@@ -139,14 +139,15 @@ func (i *initiator) answer(message []byte) ([]byte, *Error) {
 	}
 	s.Suite = i.suites[at]
 
-	start := time.Now()
-	if e := verify(typeOffer, i.cfg, s.Suite, m.publicKey, m.signature, labelResponderSigns, s.transcript.with(body[:n])); e != nil {
+	s.transcript.add(body[:n])
+	start := s.watch.start()
+	if e := verify(typeOffer, i.cfg, s.Suite, m.publicKey, m.signature, signed(labelResponderSigns, s.transcript)); e != nil {
 		return nil, e
 	}
-	s.Timings.Verify = time.Since(start)
-	s.transcript.add(message)
+	s.Timings.Verify = start.elapsed()
+	s.transcript.add(message[:headerSize], body[n:])
 
-	start = time.Now()
+	start = s.watch.start()
 	encapsulationKey, err := s.Suite.KEM.ParseEncapsulationKey(m.encapsulationKey)
 	if err != nil {
 		return nil, fail(typeOffer, BadMessage, err)
@@ -156,50 +157,51 @@ func (i *initiator) answer(message []byte) ([]byte, *Error) {
 		return nil, fail(typeAnswer, Internal, err)
 	}
 	defer clear(secret)
-	s.Timings.Encaps = time.Since(start)
+	s.Timings.Encaps = start.elapsed()
 
 	unconfirmed, e := i.sign(answer{ciphertext: ciphertext})
 	if e != nil {
 		return nil, e
 	}
-	if e := s.combine(typeAnswer, i.cfg, &i.tls, secret, m.encapsulationKey, ciphertext, unconfirmed); e != nil {
+	if e := s.combine(typeAnswer, i.cfg, &i.tls, secret, m.encapsulationKey, ciphertext); e != nil {
 		return nil, e
 	}
 	s.setKeys(s.proposedSPI, m.spi)
-	reply, err := encodeAnswer(unconfirmed, mac(&s.schedule.answer, s.Transcript))
+	reply, err := finishAnswer(unconfirmed, mac(&s.schedule.answer, s.Transcript))
 	if err != nil {
 		return nil, fail(typeAnswer, Internal, err)
 	}
-	s.transcript.add(reply)
+	s.transcript.add(reply[:headerSize], reply[len(unconfirmed):])
 	return reply, nil
 }
 
 // sign completes an answer up to its MAC; unless both sides sign, public key and signature stay empty.
 func (i *initiator) sign(m answer) (unconfirmed []byte, e *Error) {
-	if !i.cfg.Mutual {
-		unsigned, err := m.unsigned()
-		if err != nil {
-			return nil, fail(typeAnswer, Internal, err)
+	s := i.session
+	var key pqc.SigningKey
+	size := 0
+	if i.cfg.Mutual {
+		if key, e = s.signingKey(typeAnswer, i.cfg); e != nil {
+			return nil, e
 		}
-		return append(unsigned, 0, 0), nil
+		if i.cfg.Pinned == nil {
+			defer key.Wipe()
+		}
+		m.publicKey, size = key.PublicKey(), s.Suite.Signature.SignatureSize()
 	}
-	key, e := i.session.signingKey(typeAnswer, i.cfg)
-	if e != nil {
-		return nil, e
-	}
-	if i.cfg.Pinned == nil {
-		defer key.Wipe()
-	}
-	m.publicKey = key.PublicKey()
-	unsigned, err := m.unsigned()
+	begun, err := m.begin(size)
 	if err != nil {
 		return nil, fail(typeAnswer, Internal, err)
 	}
-	signature, e := i.session.sign(typeAnswer, key, labelInitiatorSigns, unsigned)
-	if e != nil {
-		return nil, e
+	s.transcript.add(begun[headerSize:])
+	if i.cfg.Mutual {
+		if m.signature, e = s.sign(typeAnswer, key, labelInitiatorSigns); e != nil {
+			return nil, e
+		}
 	}
-	return append16(unsigned, signature), nil
+	unconfirmed = append16(begun, m.signature)
+	s.transcript.add(unconfirmed[len(begun):])
+	return unconfirmed, nil
 }
 
 // confirmed checks the responder's confirmation.
@@ -208,7 +210,7 @@ func (i *initiator) confirmed(message []byte) *Error {
 }
 
 // verify checks a signature of the peer, and with pinned identities that the key is the one expected.
-func verify(t messageType, cfg *Config, suite pqc.Suite, public, signature []byte, label string, h [TranscriptSize]byte) *Error {
+func verify(t messageType, cfg *Config, suite pqc.Suite, public, signature, covered []byte) *Error {
 	var key pqc.PublicKey
 	if cfg.Pinned != nil {
 		key = cfg.Pinned.Peer
@@ -221,7 +223,7 @@ func verify(t messageType, cfg *Config, suite pqc.Suite, public, signature []byt
 			return fail(t, BadMessage, err)
 		}
 	}
-	if err := key.Verify(signed(label, h), signature); err != nil {
+	if err := key.Verify(covered, signature); err != nil {
 		return fail(t, BadSignature, err)
 	}
 	return nil
@@ -232,7 +234,7 @@ func (s *Session) checkMAC(t messageType, message []byte, key func(*schedule) *[
 	if len(message) != headerSize+macSize {
 		return fail(t, BadMessage, fmt.Errorf("%d bytes, want %d", len(message), headerSize+macSize))
 	}
-	if !hmac.Equal(message[headerSize:], mac(key(s.schedule), s.transcript.sum())) {
+	if !hmac.Equal(message[headerSize:], mac(key(s.schedule), s.transcript)) {
 		return fail(t, BadConfirm, nil)
 	}
 	s.transcript.add(message)

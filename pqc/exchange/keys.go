@@ -5,7 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha512"
 	"fmt"
-	"hash"
+	"io"
 
 	"pqlab/pqc"
 )
@@ -49,34 +49,25 @@ func (k Keys) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }
 // MarshalJSON keeps encoding/json from printing the keys.
 func (k Keys) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", k.String()), nil }
 
-// transcript hashes everything that was said: the channel binding, then each message with its header.
-type transcript struct{ hash.Hash }
+// transcript is a chain of hashes over everything that was said: the channel binding, then each message in its parts, so
+// that a signature or MAC in the middle of a message can cover what is before it and each byte is hashed once.
+type transcript [TranscriptSize]byte
 
-func newTranscript(binding []byte) transcript {
-	t := transcript{sha512.New384()}
-	t.Write(binding)
-	return t
+func newTranscript(binding []byte) transcript { return sha512.Sum384(binding) }
+
+// add takes the next part, which may come in pieces.
+func (t *transcript) add(pieces ...[]byte) {
+	h := sha512.New384()
+	h.Write(t[:])
+	for _, p := range pieces {
+		h.Write(p)
+	}
+	h.Sum(t[:0])
 }
 
-func (t transcript) add(message []byte) { t.Write(message) }
-
-func (t transcript) sum() (h [TranscriptSize]byte) {
-	t.Sum(h[:0])
-	return h
-}
-
-// with is the hash of the transcript so far and of a part of the next message.
-func (t transcript) with(part []byte) [TranscriptSize]byte {
-	so := t.sum()
-	next := newTranscript(so[:])
-	next.add(part)
-	return next.sum()
-}
-
-// signed is what a signature covers: its label, and the hash of the transcript and the message's part before the
-// signature.
-func signed(label string, h [TranscriptSize]byte) []byte {
-	return append(append([]byte(label), 0), h[:]...)
+// signed is what a signature covers: its label, and the transcript up to the signature.
+func signed(label string, t transcript) []byte {
+	return append(append([]byte(label), 0), t[:]...)
 }
 
 // tlsSecrets are what both ends take from their TLS session (RFC 8446 section 7.5).
@@ -114,13 +105,17 @@ func combine(cfg *Config, keys tlsSecrets, kemSecret, encapsulationKey, cipherte
 	return derive(key, h)
 }
 
-// derive is HKDF (RFC 5869) with SHA-384: the transcript is the salt, the labels are the infos.
+// derive is HKDF (RFC 5869) with SHA-384: the transcript is the salt, the labels are the infos. No key is longer than one
+// hash, so that each is T(1) = HMAC(PRK, info ‖ 0x01), and all share one HMAC's set-up.
 func derive(key []byte, h [TranscriptSize]byte) (*schedule, error) {
 	prk, err := hkdf.Extract(sha512.New384, key, h[:])
 	if err != nil {
 		return nil, err
 	}
 	defer clear(prk)
+	expand := hmac.New(sha512.New384, prk)
+	var okm [sha512.Size384]byte
+	defer clear(okm[:])
 	s := new(schedule)
 	for _, out := range []struct {
 		label string
@@ -132,13 +127,10 @@ func derive(key []byte, h [TranscriptSize]byte) (*schedule, error) {
 		{labelConfirmation, s.confirmation[:]},
 		{labelDone, s.done[:]},
 	} {
-		okm, err := hkdf.Expand(sha512.New384, prk, out.label, len(out.to))
-		if err != nil {
-			s.wipe()
-			return nil, err
-		}
-		copy(out.to, okm)
-		clear(okm)
+		expand.Reset()
+		io.WriteString(expand, out.label)
+		expand.Write([]byte{1})
+		copy(out.to, expand.Sum(okm[:0]))
 	}
 	return s, nil
 }
@@ -150,9 +142,9 @@ func (k *Keys) set(spi uint32, okm *[36]byte) {
 	clear(okm[:])
 }
 
-func mac(key *[macSize]byte, h [TranscriptSize]byte) []byte {
+func mac(key *[macSize]byte, t transcript) []byte {
 	m := hmac.New(sha512.New384, key[:])
-	m.Write(h[:])
+	m.Write(t[:])
 	return m.Sum(nil)
 }
 

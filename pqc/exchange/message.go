@@ -101,16 +101,29 @@ type answer struct {
 	mac        [macSize]byte
 }
 
-// encode puts the header before a body of at most size bytes; more would cost a copy and no more.
-func encode(t messageType, size int, body func(*cryptobyte.Builder)) ([]byte, error) {
+// begin writes a header without a length and the first part of a body that will have size bytes; more would cost a copy
+// and no more.
+func begin(t messageType, size int, part func(*cryptobyte.Builder)) ([]byte, error) {
 	b := cryptobyte.NewBuilder(make([]byte, 0, headerSize+size))
 	b.AddUint8(uint8(t))
-	b.AddUint24LengthPrefixed(body)
+	b.AddUint24(0)
+	part(b)
 	return b.Bytes()
 }
 
+// finish writes the length of the body into the header.
+func finish(message []byte) ([]byte, error) {
+	size := len(message) - headerSize
+	if size >= 1<<24 {
+		return nil, fmt.Errorf("body of %d bytes, want less than 2^24", size)
+	}
+	message[1], message[2], message[3] = byte(size>>16), byte(size>>8), byte(size)
+	return message, nil
+}
+
 func (m *proposal) encode() ([]byte, error) {
-	return encode(typeProposal, maxProposalBody, func(b *cryptobyte.Builder) {
+	size := maxProposalBody - (maxSuites-len(m.suites))*(1+maxName)
+	message, err := begin(typeProposal, size, func(b *cryptobyte.Builder) {
 		b.AddUint8(version)
 		addString(b, m.tunnel)
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
@@ -127,6 +140,10 @@ func (m *proposal) encode() ([]byte, error) {
 		b.AddUint32(m.replaces)
 		b.AddBytes(m.nonce[:])
 	})
+	if err != nil {
+		return nil, err
+	}
+	return finish(message)
 }
 
 func (m *proposal) decode(body []byte) error {
@@ -180,25 +197,20 @@ func (m *proposal) public() Proposal {
 	return Proposal{Tunnel: m.tunnel, SPI: m.spi, Trigger: m.trigger, Replaces: m.replaces}
 }
 
-// unsigned is the part of an offer's body that is signed.
-func (m *offer) unsigned() ([]byte, error) {
-	size := 1 + len(m.suite) + nonceSize + 4 + 2 + len(m.encapsulationKey) + 2 + len(m.publicKey)
-	b := cryptobyte.NewBuilder(make([]byte, 0, size))
-	addString(b, m.suite)
-	b.AddBytes(m.nonce[:])
-	b.AddUint32(m.spi)
-	add16(b, m.encapsulationKey)
-	add16(b, m.publicKey)
-	return b.Bytes()
-}
-
-// encodeOffer joins the part that is signed with its signature.
-func encodeOffer(unsigned, signature []byte) ([]byte, error) {
-	return encode(typeOffer, len(unsigned)+2+len(signature), func(b *cryptobyte.Builder) {
-		b.AddBytes(unsigned)
-		add16(b, signature)
+// begin writes an offer up to its signature, which has signatureSize bytes; after the header that is what is signed.
+func (m *offer) begin(signatureSize int) ([]byte, error) {
+	size := 1 + len(m.suite) + nonceSize + 4 + 2 + len(m.encapsulationKey) + 2 + len(m.publicKey) + 2 + signatureSize
+	return begin(typeOffer, size, func(b *cryptobyte.Builder) {
+		addString(b, m.suite)
+		b.AddBytes(m.nonce[:])
+		b.AddUint32(m.spi)
+		add16(b, m.encapsulationKey)
+		add16(b, m.publicKey)
 	})
 }
+
+// finishOffer adds the signature.
+func finishOffer(begun, signature []byte) ([]byte, error) { return finish(append16(begun, signature)) }
 
 // decode leaves in m slices of body. It returns the length of the part that is signed.
 func (m *offer) decode(body []byte) (signed int, err error) {
@@ -220,20 +232,19 @@ func (m *offer) decode(body []byte) (signed int, err error) {
 	return signed, nil
 }
 
-// unsigned is the part of an answer's body that is signed, if anything is.
-func (m *answer) unsigned() ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, 2+len(m.ciphertext)+2+len(m.publicKey)))
-	add16(b, m.ciphertext)
-	add16(b, m.publicKey)
-	return b.Bytes()
+// begin writes an answer up to its signature, which has signatureSize bytes; after the header that is what is signed, if
+// anything is.
+func (m *answer) begin(signatureSize int) ([]byte, error) {
+	size := 2 + len(m.ciphertext) + 2 + len(m.publicKey) + 2 + signatureSize + macSize
+	return begin(typeAnswer, size, func(b *cryptobyte.Builder) {
+		add16(b, m.ciphertext)
+		add16(b, m.publicKey)
+	})
 }
 
-// encodeAnswer joins the part before the MAC with the MAC.
-func encodeAnswer(unconfirmed, mac []byte) ([]byte, error) {
-	return encode(typeAnswer, len(unconfirmed)+len(mac), func(b *cryptobyte.Builder) {
-		b.AddBytes(unconfirmed)
-		b.AddBytes(mac)
-	})
+// finishAnswer adds the MAC after the signature.
+func finishAnswer(unconfirmed, mac []byte) ([]byte, error) {
+	return finish(append(unconfirmed, mac...))
 }
 
 // decode leaves in m slices of body. It returns the length of the part that is signed; the signature follows, then the
@@ -255,7 +266,7 @@ func (m *answer) decode(body []byte) (signed int, err error) {
 
 // encodeMAC makes a confirmation or a done message.
 func encodeMAC(t messageType, mac []byte) ([]byte, error) {
-	return encode(t, len(mac), func(b *cryptobyte.Builder) { b.AddBytes(mac) })
+	return finish(append(append(make([]byte, 0, headerSize+macSize), byte(t), 0, 0, 0), mac...))
 }
 
 func encodeAlert(a Alert) []byte { return []byte{byte(typeAlert), 0, 0, 1, byte(a)} }

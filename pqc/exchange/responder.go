@@ -20,7 +20,7 @@ import (
 // Respond owns conn. An error is an *Error; then conn is closed, the peer has been told, and no key is left. What
 // accept reserved is the caller's to give back.
 func Respond(ctx context.Context, conn net.Conn, ep Endpoint, lookup Lookup) (*Session, error) {
-	s := new(Session)
+	s := &Session{watch: ep.Stopwatch}
 	start := time.Now()
 	r := &responder{session: s}
 	s.channel = newChannel(conn, &ep, &s.Traffic)
@@ -35,7 +35,7 @@ func (r *responder) run(ctx context.Context, ep *Endpoint, lookup Lookup) *Error
 	c, s := r.session.channel, r.session
 	defer c.enter(ctx)()
 
-	start := time.Now()
+	start := s.watch.start()
 	keys, e := c.server(ep)
 	if e != nil {
 		return e
@@ -44,7 +44,7 @@ func (r *responder) run(ctx context.Context, ep *Endpoint, lookup Lookup) *Error
 	defer r.wipe()
 	state := c.tls.ConnectionState()
 	s.describe(state)
-	s.Timings.TLS = time.Since(start)
+	s.Timings.TLS = start.elapsed()
 
 	message, e := c.receive(typeProposal, maxProposalBody)
 	if e != nil {
@@ -165,27 +165,28 @@ func (r *responder) offer(cfg *Config, accept Accept, m *proposal) ([]byte, *Err
 	if cfg.Pinned == nil {
 		defer key.Wipe()
 	}
-	start := time.Now()
+	start := s.watch.start()
 	if r.decapsulation, err = suite.KEM.GenerateKey(); err != nil {
 		return nil, fail(typeOffer, Internal, err)
 	}
-	s.Timings.KEMKeygen = time.Since(start)
+	s.Timings.KEMKeygen = start.elapsed()
 
 	o := offer{suite: suite.String(), spi: spi, encapsulationKey: r.decapsulation.EncapsulationKey(), publicKey: key.PublicKey()}
 	rand.Read(o.nonce[:])
-	unsigned, err := o.unsigned()
+	begun, err := o.begin(suite.Signature.SignatureSize())
 	if err != nil {
 		return nil, fail(typeOffer, Internal, err)
 	}
-	signature, e := s.sign(typeOffer, key, labelResponderSigns, unsigned)
+	s.transcript.add(begun[headerSize:])
+	signature, e := s.sign(typeOffer, key, labelResponderSigns)
 	if e != nil {
 		return nil, e
 	}
-	message, err := encodeOffer(unsigned, signature)
+	message, err := finishOffer(begun, signature)
 	if err != nil {
 		return nil, fail(typeOffer, Internal, err)
 	}
-	s.transcript.add(message)
+	s.transcript.add(message[:headerSize], message[len(begun):])
 	return message, nil
 }
 
@@ -198,35 +199,38 @@ func (r *responder) accept(message []byte) *Error {
 	if err != nil {
 		return fail(typeAnswer, BadMessage, err)
 	}
+	confirmed := len(body) - macSize
+	s.transcript.add(body[:n])
 	if r.cfg.Mutual {
-		start := time.Now()
-		if e := verify(typeAnswer, r.cfg, s.Suite, m.publicKey, m.signature, labelInitiatorSigns, s.transcript.with(body[:n])); e != nil {
+		start := s.watch.start()
+		if e := verify(typeAnswer, r.cfg, s.Suite, m.publicKey, m.signature, signed(labelInitiatorSigns, s.transcript)); e != nil {
 			return e
 		}
-		s.Timings.Verify = time.Since(start)
+		s.Timings.Verify = start.elapsed()
 	} else if len(m.publicKey)+len(m.signature) > 0 {
 		return fail(typeAnswer, BadMessage, errors.New("signed, though the tunnel is not mutual"))
 	}
 
-	start := time.Now()
+	start := s.watch.start()
 	secret, err := r.decapsulation.Decapsulate(m.ciphertext)
 	if err != nil {
 		return fail(typeAnswer, BadMessage, err)
 	}
 	defer clear(secret)
-	s.Timings.Decaps = time.Since(start)
+	s.Timings.Decaps = start.elapsed()
 	encapsulationKey := r.decapsulation.EncapsulationKey()
 	r.decapsulation.Wipe()
 	r.decapsulation = nil
 
-	if e := s.combine(typeAnswer, r.cfg, &r.tls, secret, encapsulationKey, m.ciphertext, body[:len(body)-macSize]); e != nil {
+	s.transcript.add(body[n:confirmed])
+	if e := s.combine(typeAnswer, r.cfg, &r.tls, secret, encapsulationKey, m.ciphertext); e != nil {
 		return e
 	}
 	if !hmac.Equal(m.mac[:], mac(&s.schedule.answer, s.Transcript)) {
 		return fail(typeAnswer, BadConfirm, nil)
 	}
 	s.setKeys(s.proposedSPI, s.acceptedSPI)
-	s.transcript.add(message)
+	s.transcript.add(message[:headerSize], body[confirmed:])
 	return nil
 }
 

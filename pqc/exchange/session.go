@@ -32,6 +32,7 @@ type Session struct {
 	Traffic    Traffic
 
 	channel                  *channel // nil when the exchange is over
+	watch                    stopwatch
 	schedule                 *schedule
 	transcript               transcript
 	proposedSPI, acceptedSPI uint32
@@ -49,7 +50,7 @@ func (s *Session) Done(ctx context.Context) error {
 }
 
 func (s *Session) sendDone() *Error {
-	message, err := encodeMAC(typeDone, mac(&s.schedule.done, s.transcript.sum()))
+	message, err := encodeMAC(typeDone, mac(&s.schedule.done, s.transcript))
 	if err != nil {
 		return fail(typeDone, Internal, err)
 	}
@@ -94,7 +95,7 @@ func (s *Session) confirm(switched func() error) *Error {
 
 // confirmation makes the responder's last message.
 func (s *Session) confirmation() ([]byte, *Error) {
-	message, err := encodeMAC(typeConfirmation, mac(&s.schedule.confirmation, s.transcript.sum()))
+	message, err := encodeMAC(typeConfirmation, mac(&s.schedule.confirmation, s.transcript))
 	if err != nil {
 		return nil, fail(typeConfirmation, Internal, err)
 	}
@@ -174,39 +175,65 @@ func (s *Session) signingKey(t messageType, cfg *Config) (pqc.SigningKey, *Error
 	if cfg.Pinned != nil {
 		return cfg.Pinned.Own, nil
 	}
-	start := time.Now()
+	start := s.watch.start()
 	key, err := s.Suite.Signature.GenerateKey()
 	if err != nil {
 		return nil, fail(t, Internal, err)
 	}
-	s.Timings.SignatureKeygen = time.Since(start)
+	s.Timings.SignatureKeygen = start.elapsed()
 	return key, nil
 }
 
-func (s *Session) sign(t messageType, key pqc.SigningKey, label string, unsigned []byte) ([]byte, *Error) {
-	start := time.Now()
-	signature, err := key.Sign(signed(label, s.transcript.with(unsigned)))
+// sign signs the transcript.
+func (s *Session) sign(t messageType, key pqc.SigningKey, label string) ([]byte, *Error) {
+	start := s.watch.start()
+	signature, err := key.Sign(signed(label, s.transcript))
 	if err != nil {
 		return nil, fail(t, Internal, err)
 	}
-	s.Timings.Sign = time.Since(start)
+	s.Timings.Sign = start.elapsed()
+	if limit := s.Suite.Signature.SignatureSize(); len(signature) > limit {
+		return nil, fail(t, Internal, fmt.Errorf("%s: signature of %d bytes, want at most %d", s.Suite.Signature.Name(), len(signature), limit))
+	}
 	return signature, nil
 }
 
-// combine makes the keys and forgets the TLS key. unconfirmed is the answer's body up to its MAC.
-func (s *Session) combine(
-	t messageType, cfg *Config, keys *tlsSecrets, kemSecret, encapsulationKey, ciphertext, unconfirmed []byte,
-) *Error {
-	start := time.Now()
-	s.Transcript = s.transcript.with(unconfirmed)
+// combine makes the keys from the transcript up to the answer's MAC, and forgets the TLS key.
+func (s *Session) combine(t messageType, cfg *Config, keys *tlsSecrets, kemSecret, encapsulationKey, ciphertext []byte) *Error {
+	s.Transcript = s.transcript
+	start := s.watch.start()
 	schedule, err := combine(cfg, *keys, kemSecret, encapsulationKey, ciphertext, s.Transcript)
 	keys.wipe()
 	if err != nil {
 		return fail(t, Internal, err)
 	}
 	s.schedule = schedule
-	s.Timings.Combine = time.Since(start)
+	s.Timings.Combine = start.elapsed()
 	return nil
+}
+
+// stopwatch is an Endpoint's.
+type stopwatch func() time.Duration
+
+// lap is a step that is being measured.
+type lap struct {
+	watch stopwatch
+	from  time.Duration
+	wall  time.Time // without a watch
+}
+
+func (w stopwatch) start() lap {
+	if w == nil {
+		return lap{wall: time.Now()}
+	}
+	return lap{watch: w, from: w()}
+}
+
+func (l lap) elapsed() time.Duration {
+	if l.watch == nil {
+		return time.Since(l.wall)
+	}
+	return l.watch() - l.from
 }
 
 // setKeys moves the keys of the two SAs out of the schedule.
