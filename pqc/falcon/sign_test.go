@@ -97,7 +97,7 @@ func TestDistancesAreGaussian(t *testing.T) {
 				bin := int(math.Floor(float64(x)/sigma*5)) + len(counts)/2
 				counts[min(max(bin, 0), len(counts)-1)]++
 			}
-			for j, b := range [2][2][]int8{{private.g, private.f}, {private.G, private.F}} {
+			for j, b := range [2][2][]int8{{private.g, private.f}, {private.bigG, private.bigF}} {
 				along[j] += projection(s1, s2, b[0], b[1])
 			}
 		}

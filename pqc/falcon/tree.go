@@ -43,7 +43,7 @@ func (k *PrivateKey) expand() error {
 	size := treeSize(n)
 	all := make([]fpr, 4*n+size)
 	basis := [4][]fpr{all[:n:n], all[n : 2*n : 2*n], all[2*n : 3*n : 3*n], all[3*n : 4*n : 4*n]}
-	for i, a := range [4][]int8{k.g, k.f, k.G, k.F} {
+	for i, a := range [4][]int8{k.g, k.f, k.bigG, k.bigF} {
 		polyInt(basis[i], a)
 		fft(basis[i])
 	}
