@@ -84,3 +84,18 @@ func inverseWord(x uint64) uint64 {
 	}
 	return inverse
 }
+
+// subShifted subtracts y·2^count from x, both in two's complement.
+func subShifted(x, y []uint64, count int) {
+	var low, borrow uint64
+	top, shift := sign(y), uint(count%64)
+	x = x[min(count/64, len(x)):]
+	for i := range x {
+		word := top
+		if i < len(y) {
+			word = y[i]
+		}
+		x[i], borrow = bits.Sub64(x[i], word<<shift|low, borrow)
+		low = word >> (64 - shift)
+	}
+}
