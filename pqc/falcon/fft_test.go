@@ -48,7 +48,7 @@ func TestFFTRootsAreRoundedCorrectly(t *testing.T) {
 	}
 }
 
-func float(x fpr) float64 { return math.Float64frombits(x.bits()) }
+func float(x fpr) float64 { return math.Float64frombits(bitsOf(x)) }
 
 func randomInts(r *rand.Rand, n, bound int) []int32 {
 	a := make([]int32, n)

@@ -11,7 +11,6 @@ type fpr float64
 
 func fprOf(i int64) fpr      { return fpr(i) }
 func fprConst(x float64) fpr { return fpr(x) }
-func (x fpr) bits() uint64   { return math.Float64bits(float64(x)) }
 func (x fpr) add(y fpr) fpr  { return x + y }
 func (x fpr) sub(y fpr) fpr  { return x - y }
 func (x fpr) neg() fpr       { return -x }

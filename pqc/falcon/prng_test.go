@@ -3,6 +3,7 @@ package falcon
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"golang.org/x/crypto/chacha20"
@@ -47,32 +48,31 @@ func TestPRNGIsChaCha20(t *testing.T) {
 	}
 }
 
-// Numbers of 8 and of 1 byte are read in order, and none twice, in whatever order they are asked for.
+// Numbers of 8 and of 1 byte are read in order. One of 8 bytes does not begin within the last 9 of what there is.
 func TestPRNGReads(t *testing.T) {
 	t.Parallel()
-	var p, all prng
-	p.seed(shake(nil))
-	all.seed(shake(nil))
-	at := 0
-	for i := range 5000 {
-		// A number of 8 bytes does not begin within the last 9 of a block; the last byte refills at once.
-		if i*i%7 < 3 {
-			if at >= len(all.block)-9 {
-				all.refill()
-				at = 0
+	var first, next prng
+	first.seed(shake(nil))
+	next.seed(shake(nil))
+	next.refill()
+	bytes := slices.Concat(first.block[:], next.block[:])
+	for skip := range len(first.block) + 20 {
+		var p prng
+		p.seed(shake(nil))
+		for i := range skip {
+			if got := p.uint8(); got != bytes[i] {
+				t.Fatalf("byte %d is %#x, want %#x", i, got, bytes[i])
 			}
-			if got, want := p.uint64(), binary.LittleEndian.Uint64(all.block[at:]); got != want {
-				t.Fatalf("number %d, of 8 bytes, is %#x, want %#x", i, got, want)
-			}
-			at += 8
-			continue
 		}
-		if got, want := p.uint8(), all.block[at]; got != want {
-			t.Fatalf("number %d, of 1 byte, is %#x, want %#x", i, got, want)
+		want := bytes[skip:]
+		if skip >= 512-9 && skip < 512 {
+			want = bytes[512:]
 		}
-		if at++; at == len(all.block) {
-			all.refill()
-			at = 0
+		if got, want := p.uint64(), binary.LittleEndian.Uint64(want); got != want {
+			t.Fatalf("8 bytes after %d are %#x, want %#x", skip, got, want)
+		}
+		if got, want := p.uint8(), want[8]; got != want {
+			t.Fatalf("the byte after 8 after %d is %#x, want %#x", skip, got, want)
 		}
 	}
 }

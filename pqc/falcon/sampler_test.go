@@ -94,8 +94,8 @@ func TestSamplerKnownAnswers(t *testing.T) {
 	}
 }
 
-// gaussian is the probability of each integer from low on.
-func gaussian(mu, sigma float64, low, n int) []float64 {
+// gaussianProbabilities is the probability of each integer from low on.
+func gaussianProbabilities(mu, sigma float64, low, n int) []float64 {
 	p := make([]float64, n)
 	sum := 0.0
 	for i := range p {
@@ -137,6 +137,23 @@ func chiSquare(counts []int, p []float64) float64 {
 	return (math.Cbrt(x/k) - (1 - 2/(9*k))) / math.Sqrt(2/(9*k))
 }
 
+// The standard deviations are those of Falcon spec 2.6, but for the last bits: sigmaMin is the smoothing parameter of Z^2n for
+// eps = 1/sqrt(2^64·lambda), and signatures have 1.17·sqrt(q) times as much.
+func TestStandardDeviations(t *testing.T) {
+	t.Parallel()
+	for _, d := range degrees {
+		lambda := float64(d.pick(128, 256))
+		eps := 1 / math.Sqrt(0x1p64*lambda)
+		smallest := math.Sqrt(math.Log(4*float64(d)*(1+1/eps))/2) / math.Pi
+		if got := float(d.sigmaMin()); math.Abs(got/smallest-1) > 1e-15 {
+			t.Errorf("%d: sigmaMin is %v, want %v", int(d), got, smallest)
+		}
+		if got, want := float(d.inverseSigma()), 1/(1.17*math.Sqrt(q)*smallest); math.Abs(got/want-1) > 1e-15 {
+			t.Errorf("%d: 1/sigma is %v, want %v", int(d), got, want)
+		}
+	}
+}
+
 func TestSamplerDistribution(t *testing.T) {
 	t.Parallel()
 	const samples = 100_000
@@ -159,12 +176,12 @@ func TestSamplerDistribution(t *testing.T) {
 						}
 						counts[z-low]++
 					}
-					if x := chiSquare(counts, gaussian(mu, sigma, low, n)); x > 4 {
+					if x := chiSquare(counts, gaussianProbabilities(mu, sigma, low, n)); x > 4 {
 						t.Errorf("chi-square is %.1f standard deviations too large", x)
 					}
 					// The test would see what is a little off.
 					for _, wrong := range [][2]float64{{mu + 0.04, sigma}, {mu, sigma * 1.02}, {mu, sigma / 1.02}} {
-						if x := chiSquare(counts, gaussian(wrong[0], wrong[1], low, n)); x < 4 {
+						if x := chiSquare(counts, gaussianProbabilities(wrong[0], wrong[1], low, n)); x < 4 {
 							t.Errorf("chi-square takes it for centre %v and deviation %v, at %.1f", wrong[0], wrong[1], x)
 						}
 					}
@@ -208,7 +225,7 @@ func TestBernoulli(t *testing.T) {
 	var s sampler
 	s.seed(shake([]byte("bernoulli")))
 	const trials = 200_000
-	for _, x := range []float64{0, 0.1, math.Ln2, 1, 2.5, 5, 44, 70, 1000} {
+	for _, x := range []float64{0, 0.1, math.Ln2, 1, 2.5, 5, 44, 64.5 * math.Ln2, 70, 1000} {
 		for _, ccs := range []float64{1.0 - 1.0/1024, 0.75} {
 			heads := 0
 			for range trials {

@@ -16,13 +16,14 @@ func (k *PrivateKey) sign(message []byte, nonce *[nonceSize]byte, rng *sha3.SHAK
 	s := sampler{sigmaMin: d.sigmaMin()}
 	defer func() { clear(work[:]); clear(s2[:]); s = sampler{} }()
 
-	var encoded [1 + nonceSize + 1462]byte
+	var encoded [1462]byte // maxSignatureSize of the larger degree
 	encoded[0] = headerSignature + byte(d.logn())
 	copy(encoded[1:], nonce[:])
-	room := encoded[1+nonceSize : d.SignatureSize()]
+	size := d.SignatureSize()
 	if !padded {
-		room = encoded[1+nonceSize:]
+		size = d.maxSignatureSize()
 	}
+	room := encoded[1+nonceSize : size]
 	for {
 		s.seed(rng)
 		if !k.shortVector(s2[:d], c[:d], &s, work[:workPolynomials*d]) {
@@ -32,10 +33,10 @@ func (k *PrivateKey) sign(message []byte, nonce *[nonceSize]byte, rng *sha3.SHAK
 		if n == 0 {
 			continue
 		}
-		size := 1 + nonceSize + n
 		if padded {
-			clear(room[n:])
-			size = d.SignatureSize()
+			clear(room[n:]) // compress may have written there before
+		} else {
+			size = 1 + nonceSize + n
 		}
 		signature := make([]byte, size)
 		copy(signature, encoded[:])

@@ -13,7 +13,6 @@ const (
 	softAbs      = 1<<63 - 1
 )
 
-func (x soft) bits() uint64 { return uint64(x) }
 func (x soft) sign() uint64 { return uint64(x) >> 63 }
 func (x soft) exp() int64   { return int64(x>>52) & 0x7FF }
 
