@@ -13,7 +13,7 @@ import (
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure how fast pqlab is"}
 	group(c)
-	c.AddCommand(newBenchLabs(), newBenchTunnel(), newBenchCrypto())
+	c.AddCommand(newBenchLabs(), newBenchTunnel(), newBenchCrypto(), newBenchExchange())
 	return c
 }
 
