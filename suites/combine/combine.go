@@ -76,7 +76,7 @@ func recomputed(ctx SpecContext, e testlab.Env, c combiner) {
 		Expect(same(i, r)).To(BeTrue(), "both ends have the same sources and transcript")
 		sources := sourcesOf(i)
 		Expect([]string{sources[0].name, sources[1].name}).To(Equal([]string{"tls", "kem"}))
-		Expect(sources).To(HaveLen(2))
+		Expect([]int{len(sources), len(sources[0].public), len(sources[1].public)}).To(Equal([]int{2, 1, 2}), "sources, and what is public of them")
 
 		want := expand(c.key(sources), i.Transcript)
 		expectSA(i.Out, want.toResponder)

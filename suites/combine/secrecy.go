@@ -115,22 +115,21 @@ func permutes(n int) {
 	GinkgoHelper()
 	draw := draws(5, byte(n))
 	for at := 0; at < 32; at += stride {
-		third := draw(32)
-		var column [256][256]bool // of the values of the first secret's byte: what the key has taken
-		for known := range 256 {
-			// All other bytes are new each time.
-			sources := bare(draw, n)
+		honest, known, third := at%n, (at+1)%n, draw(32)
+		var column [256][256]bool // of the values of the honest byte: what the key has taken
+		for k := range 256 {
+			sources := bare(draw, n) // all other bytes are new each time
 			if n > 2 {
-				sources[2].secret = third
+				sources[(at+2)%n].secret = third
 			}
-			sources[1].secret[at] = byte(known)
+			sources[known].secret[at] = byte(k)
 			before := mustCombine("xor", sources)
 			var row [256]bool // what the key has taken
 			for v := range 256 {
-				sources[0].secret[at] = byte(v)
+				sources[honest].secret[at] = byte(v)
 				key := mustCombine("xor", sources)
 				if row[key[at]] || column[v][key[at]] {
-					Fail(fmt.Sprintf("byte %d of the key is %d twice, at last of %d and %d", at, key[at], v, known))
+					Fail(fmt.Sprintf("byte %d of the key is %d twice, at last of %d and %d", at, key[at], v, k))
 				}
 				row[key[at]], column[v][key[at]] = true, true
 				key[at] = before[at]
