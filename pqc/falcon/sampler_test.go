@@ -161,8 +161,8 @@ func TestSamplerDistribution(t *testing.T) {
 	seed := byte(0)
 	for _, d := range degrees {
 		sigmaMin := float(d.sigmaMin())
-		for _, sigma := range []float64{sigmaMin + 1e-9, 1.5, 1.7, sigmaMax - 1e-9} {
-			for _, mu := range []float64{0, 0.5, -0.25, 0.999, 3.1415, -7.75} {
+		for _, sigma := range []float64{sigmaMin + 1e-9, 1.7, sigmaMax - 1e-9} {
+			for _, mu := range []float64{0, 0.5, -0.25, 3.1415} {
 				seed++
 				t.Run(fmt.Sprintf("%d around %v, deviation %.3f", int(d), mu, sigma), func(t *testing.T) {
 					t.Parallel()
