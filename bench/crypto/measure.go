@@ -24,7 +24,8 @@ type Options struct {
 	Signatures []pqc.Signature
 	KEMs       []pqc.KEM
 	Version    string // of pqlab
-	// Progress is told what is measured, how much of the run is done (0 to 1) and how long the rest will take.
+	// Progress is told what is measured, how much of the run is done (0 to 1) and how long the rest will take; that is
+	// negative before the first samples, when nobody knows.
 	Progress func(what string, done float64, left time.Duration)
 }
 
@@ -130,7 +131,7 @@ type measurement struct {
 
 // pilot runs a job a few times unmeasured.
 func (m *measurement) pilot(ctx context.Context, j *job) error {
-	m.tell(j)
+	m.Progress(j.what, 0, -1)
 	allocated := totalAllocated()
 	began := time.Now()
 	for range pilotRounds {

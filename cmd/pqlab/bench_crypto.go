@@ -148,10 +148,14 @@ func ownName() string {
 
 const barWidth = 24
 
-// bar is a line of progress: "[######------]  52 %  dilithium3, server, 1m10s left".
+// bar is a line of progress: "[######------]  52 %  dilithium3, server, 1m10s left". A negative time is not known yet.
 func bar(what string, done float64, left time.Duration) string {
 	full := min(barWidth, int(done*barWidth))
-	return fmt.Sprintf("[%s%s] %3.0f %%  %s, %v left", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), 100*done, what, left.Round(time.Second))
+	rest := "trying how long it takes"
+	if left >= 0 {
+		rest = left.Round(time.Second).String() + " left"
+	}
+	return fmt.Sprintf("[%s%s] %3.0f %%  %s, %s", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), 100*done, what, rest)
 }
 
 func svgName(figure string) string  { return withSuffix(figure, ".svg") }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pqlab/bench/crypto"
 	"pqlab/pqc"
@@ -185,5 +186,18 @@ func TestBenchCryptoCtrlC(t *testing.T) {
 	}
 	if made := entries(t, dir); len(made) > 0 {
 		t.Errorf("made %v", made)
+	}
+}
+
+func TestBar(t *testing.T) {
+	t.Parallel()
+	for want, got := range map[string]string{
+		"[------------------------]   0 %  a, trying how long it takes": bar("a", 0, -1),
+		"[############------------]  50 %  b, 1m10s left":               bar("b", 0.5, 70*time.Second),
+		"[########################] 100 %  c, 0s left":                  bar("c", 1, 0),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
