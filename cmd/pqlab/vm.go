@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -40,7 +39,7 @@ three times within a second ends the guest.`,
 	}
 	image := kernelFlag(c)
 	memory := c.Flags().String("memory", "512M", "of the guest, in bytes with a suffix K, M or G")
-	cpus := c.Flags().Int("cpus", min(2, runtime.NumCPU()), "of the guest")
+	cpus := c.Flags().Int("cpus", 0, "of the guest; 0: up to 4 under KVM, and 1 under TCG, where more are of no use")
 	shares := c.Flags().StringArray("share", nil, "a directory that CMD can write to, beside the working directory; can be given more than once")
 	timeout := c.Flags().Duration("timeout", 0, "end CMD after this time, the boot included; 0: never")
 	accel := c.Flags().String("accel", vm.Auto, "how the guest's processor is made: kvm, tcg, or auto, which takes kvm where it boots guests")

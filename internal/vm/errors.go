@@ -9,6 +9,7 @@ import (
 // Kinds of errors. What Run returns is an *Error that wraps one of them, or what ended ctx.
 var (
 	ErrQEMU    = errors.New("QEMU is missing or does not start")
+	ErrKVM     = errors.New("KVM boots no guest here")
 	ErrBoot    = errors.New("the guest does not boot")
 	ErrFiles   = errors.New("the guest cannot see the host's files")
 	ErrModules = errors.New("the guest's kernel lacks something")
@@ -56,7 +57,7 @@ func (e *Error) Is(target error) bool {
 		return false
 	}
 	switch e.Kind {
-	case ErrQEMU, ErrBoot, ErrFiles, ErrModules, ErrHost:
+	case ErrQEMU, ErrKVM, ErrBoot, ErrFiles, ErrModules, ErrHost:
 		return true
 	}
 	return false

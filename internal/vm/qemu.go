@@ -28,21 +28,23 @@ type spec struct {
 	kernel string // a path, as QEMU sees it
 	initrd string
 	memory int64 // bytes
-	cpus   int
-	port   int // the descriptor of the channel's end
+	cpus   int   // 0: as many as are of use
+	port   int   // the descriptor of the channel's end
 	shares []channel.Share
 }
 
 // args are QEMU's arguments. q35, as microvm hangs now and then with two CPUs.
 func (s spec) args() []string {
-	accel, cpu := "tcg,thread=multi", "max"
-	if s.accel == "kvm" {
+	// One thread for all processors: with one for each, QEMU 7.2 may run code that another processor has just patched
+	// (static keys), and the kernel dies of it. So a second processor is of no use under TCG.
+	accel, cpu := "tcg,thread=single", "max"
+	if s.accel == KVM {
 		accel, cpu = "kvm", "host"
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-M", "q35,usb=off,sata=off,smbus=off,vmport=off", "-accel", accel, "-cpu", cpu,
-		"-smp", strconv.Itoa(s.cpus), "-m", strconv.FormatInt((s.memory+1<<20-1)>>20, 10) + "M",
+		"-smp", strconv.Itoa(s.processors(runtime.NumCPU())), "-m", strconv.FormatInt((s.memory+1<<20-1)>>20, 10) + "M",
 		"-kernel", s.kernel, "-initrd", s.initrd, "-append", commandLine,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci,max_ports=2", "-chardev", fmt.Sprintf("socket,id=port,fd=%d", s.port),
@@ -53,6 +55,17 @@ func (s spec) args() []string {
 		args = append(args, share(one.Tag, one.Path, false)...)
 	}
 	return args
+}
+
+// processors is how many the guest gets on a host with so many.
+func (s spec) processors(host int) int {
+	switch {
+	case s.cpus > 0:
+		return s.cpus
+	case s.accel == KVM:
+		return min(host, 4)
+	}
+	return 1
 }
 
 // share exports a directory. remap: the inode numbers of several file systems below it may be the same.

@@ -39,8 +39,8 @@ type Config struct {
 	Kernel kernel.Kernel
 	Shares []string // other directories that the command can write to
 	Memory int64    // of the guest, in bytes
-	CPUs   int
-	Accel  string // Auto, KVM or TCG
+	CPUs   int      // 0: up to four under KVM, and one under TCG, where more are of no use
+	Accel  string   // Auto, KVM or TCG
 
 	// Timeout bounds everything; 0 does not. The command is then sent SIGTERM, and two seconds later it is gone.
 	Timeout time.Duration
@@ -49,7 +49,9 @@ type Config struct {
 	Signals               <-chan os.Signal // for the command; before it runs SIGINT, SIGTERM and SIGHUP end the guest. SIGWINCH is the terminal's new size.
 
 	Cache string       // a directory for what was found out about this machine; "" is none
-	Say   func(string) // told what goes on before the command runs; may be nil
+	Say   func(string) // told what goes on before the command runs, and "" when it does; may be nil
+
+	bootLimit time.Duration // for tests; 0 is what is usual
 }
 
 // Check is an error if the values make no guest.
@@ -59,8 +61,8 @@ func (c *Config) Check() error {
 		return errors.New("no command")
 	case c.Memory < MinMemory:
 		return fmt.Errorf("memory %d MiB: a guest takes at least %d", c.Memory>>20, MinMemory>>20)
-	case c.CPUs < 1 || c.CPUs > 255:
-		return fmt.Errorf("%d CPUs: want 1 to 255", c.CPUs)
+	case c.CPUs < 0 || c.CPUs > 255:
+		return fmt.Errorf("%d CPUs: want 1 to 255, or 0 for as many as are of use", c.CPUs)
 	case c.Accel != Auto && c.Accel != KVM && c.Accel != TCG && c.Accel != "":
 		return fmt.Errorf("accelerator %q: want auto, kvm or tcg", c.Accel)
 	case c.Timeout < 0:
@@ -194,8 +196,11 @@ func boot(ctx context.Context, c *Config) (*machine, error) {
 	for i, accel := range tries {
 		s.accel = accel
 		limit := tcgLimit
-		if accel == KVM {
+		if accel == KVM && len(tries) > 1 {
 			limit = kvmLimit
+		}
+		if c.bootLimit > 0 {
+			limit = c.bootLimit
 		}
 		c.Say(fmt.Sprintf("booting %s under %s", c.Kernel.Release, strings.ToUpper(accel)))
 		m, err := tryBoot(ctx, c, qemu, s, limit, files)
@@ -205,8 +210,7 @@ func boot(ctx context.Context, c *Config) (*machine, error) {
 			}
 			return m, nil
 		}
-		var e *Error
-		if i == len(tries)-1 || !errors.As(err, &e) || e.Kind != ErrBoot && e.Kind != ErrQEMU {
+		if i == len(tries)-1 || !errors.Is(err, ErrKVM) {
 			return nil, err
 		}
 	}
@@ -256,8 +260,8 @@ func tryBoot(ctx context.Context, c *Config, qemu string, s spec, limit time.Dur
 	if err != nil {
 		m.stop()
 		var e *Error
-		if errors.As(err, &e) {
-			m.explain(e, c)
+		if errors.As(err, &e) { // what QEMU said is complete now
+			m.explain(e, s)
 		}
 		return nil, err
 	}
@@ -307,20 +311,24 @@ func ended(ctx context.Context) error {
 }
 
 // explain completes the error of a guest that is not up, after it was stopped.
-func (m *machine) explain(e *Error, c *Config) {
+func (m *machine) explain(e *Error, s spec) {
 	if e.Kind != ErrBoot {
 		return
 	}
 	said, console := strings.TrimSpace(m.stderr.text()), m.console.text()
-	if console == "" && said != "" { // QEMU's own words: no guest ever ran
-		e.Kind, e.Err = ErrQEMU, errors.New(said)
-		e.Remedy = "QEMU 7.2 or newer with 9p is needed (Debian: qemu-system-x86)"
-		return
-	}
 	e.Console = lastLines(console, consoleLines)
-	e.Remedy = fmt.Sprintf("is %s a Linux kernel for x86-64 with CONFIG_PVH, CONFIG_VIRTIO_PCI and CONFIG_SERIAL_8250_CONSOLE? pqlab vm fetch gets one that is", c.Kernel.Image)
-	if c.Accel == KVM {
-		e.Remedy = "--accel tcg works without KVM; " + e.Remedy
+	if said != "" {
+		e.Err = fmt.Errorf("%w: %s", e.Err, said)
+	}
+	switch {
+	case s.accel == KVM:
+		e.Kind = ErrKVM
+		e.Remedy = "--accel tcg works without"
+	case console == "" && said != "": // no guest ever ran
+		e.Kind = ErrQEMU
+		e.Remedy = "QEMU 7.2 or newer with 9p is needed (Debian: qemu-system-x86)"
+	default:
+		e.Remedy = "is it a Linux kernel for x86-64 with CONFIG_PVH, CONFIG_VIRTIO_PCI and CONFIG_SERIAL_8250_CONSOLE, and is the memory enough (--memory)? pqlab vm fetch gets a kernel that boots"
 	}
 }
 

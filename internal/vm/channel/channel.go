@@ -56,6 +56,7 @@ type Command struct {
 	Time     int64     // of the host, in nanoseconds since 1970
 	Modules  string    // the directory of the kernel's modules, or ""
 	Release  string    // of the kernel that the modules are for
+	Preload  []string  // modules to load before the command starts, where the kernel has them
 	Self     string    // the path of this program
 }
 

@@ -27,31 +27,30 @@ func modprobe(index string, args []string) error {
 	if err != nil {
 		return err
 	}
-	var files []string
-	for _, name := range companions(names) {
-		if more, err := m.Resolve(name); err == nil {
-			files = append(files, more...)
-		}
-	}
 	asked, err := m.Resolve(names...)
 	if err != nil {
 		return err
 	}
-	files = append(files, asked...)
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, file := range files {
-		if err := load(filepath.Join("/lib/modules", strings.TrimSpace(string(release)), file)); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == len(files) {
+	dir := filepath.Join("/lib/modules", strings.TrimSpace(string(release)))
+	loadAll(dir, m.Available(companions(names)...))
+	if errs := loadAll(dir, asked); len(errs) > 0 && len(errs) == len(asked) {
 		return errors.Join(errs...)
 	}
 	return nil
+}
+
+// loadAll loads files of a directory, in order, as far as it goes.
+func loadAll(dir string, files []string) (errs []error) {
+	for _, file := range files {
+		if err := load(filepath.Join(dir, file)); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 // esp is everything that an SA with AES-GCM takes. The kernel would ask for each at a time, which takes seconds under TCG,

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/vm/channel"
+	"pqlab/internal/vm/kernel"
 )
 
 // mount is one call of mount(2). Its directory is made if it is not there.
@@ -35,6 +36,10 @@ const p9 = "trans=virtio,version=9p2000.L,msize=512000"
 
 // prepare makes the host's files the guest's, and the rest of what a program expects to find.
 func prepare(c channel.Command) error {
+	now := unix.NsecToTimeval(c.Time) // at once: it is the host's of a moment ago
+	if err := unix.Settimeofday(&now); err != nil {
+		return &failure{channel.Setup, fmt.Errorf("set the clock to %v: %w", time.Unix(0, c.Time), err), 0}
+	}
 	if err := root(); err != nil {
 		return &failure{channel.Files, err, 0}
 	}
@@ -48,7 +53,7 @@ func prepare(c channel.Command) error {
 			return &failure{channel.Files, err, 0}
 		}
 	}
-	if err := modules(c.Modules, c.Release); err != nil {
+	if err := modules(c.Modules, c.Release, c.Preload); err != nil {
 		return &failure{channel.Modules, err, 0}
 	}
 	if err := system(c); err != nil {
@@ -132,7 +137,7 @@ func kernelFiles() error {
 }
 
 // modules puts those of this kernel where they are looked for, and gives the kernel a modprobe that knows them.
-func modules(dir, release string) error {
+func modules(dir, release string, preload []string) error {
 	if dir == "" {
 		return nil
 	}
@@ -145,7 +150,15 @@ func modules(dir, release string) error {
 	if errors.Is(err, fs.ErrNotExist) { // a kernel that cannot load any
 		return nil
 	}
-	return err
+	if err != nil || len(preload) == 0 {
+		return err
+	}
+	m, err := kernel.ReadModules(Home + "/" + filepath.Base(ModuleDir))
+	if err != nil {
+		return err
+	}
+	loadAll(filepath.Join("/lib/modules", release), m.Available(preload...))
+	return nil
 }
 
 // files is how many a process of the guest may open at most, as distributions have it.
@@ -153,10 +166,6 @@ const files = 1 << 20
 
 // system sets what distributions set when they start.
 func system(c channel.Command) error {
-	now := unix.NsecToTimeval(c.Time)
-	if err := unix.Settimeofday(&now); err != nil {
-		return fmt.Errorf("set the clock to %v: %w", time.Unix(0, c.Time), err)
-	}
 	if err := unix.Sethostname([]byte("pqlab")); err != nil {
 		return fmt.Errorf("set the host's name: %w", err)
 	}

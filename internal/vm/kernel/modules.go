@@ -178,6 +178,23 @@ func (m *Modules) Resolve(names ...string) ([]string, error) {
 	return order, nil
 }
 
+// Available is Resolve for as many of the names as can be loaded.
+func (m *Modules) Available(names ...string) []string {
+	var files []string
+	for _, name := range names {
+		more, err := m.Resolve(name)
+		if err != nil {
+			continue
+		}
+		for _, file := range more {
+			if !slices.Contains(files, file) {
+				files = append(files, file)
+			}
+		}
+	}
+	return files
+}
+
 // devices are the prefixes of aliases by which drivers of hardware are found. A guest has none, and they are nine in
 // ten of all.
 var devices = []string{
