@@ -49,7 +49,7 @@ type Exchange struct {
 	// Their Rest is 0.
 	Primitives Steps   `json:"primitives_us"`
 	Sum        float64 `json:"primitives_sum_us"`
-	Ratio      float64 `json:"ratio"` // of Total to Sum
+	Ratio      float64 `json:"ratio"` // of an exchange to its primitives, round by round
 
 	Wire Wire `json:"wire"`
 }
@@ -201,7 +201,7 @@ func (e *Exchange) summarize(rounds []round) {
 	}
 	e.Total = of(func(r *round) float64 { return r.CPU })
 	e.Sum = of(func(r *round) float64 { return r.primitives.sum() })
-	e.Ratio = e.Total / e.Sum
+	e.Ratio = of(func(r *round) float64 { return r.CPU / r.primitives.sum() })
 	primitives := e.Primitives.named()
 	for i, step := range e.Steps.named() {
 		*step = of(func(r *round) float64 { return *r.steps.named()[i] })

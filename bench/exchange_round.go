@@ -96,15 +96,16 @@ func (p *exchanger) whole(ctx context.Context) error {
 		return err
 	}
 	defer w.cut()
-	r, _ := p.exchange(ctx, w, nil)
+	r, _ := exchangeOnce(ctx, w, p.initiator, p.responder, nil)
 	r.Wipe()
 	return errors.Join(r.InitiatorErr, r.ResponderErr)
 }
 
-// exchange measures steps with the stopwatch, which may be nil, and tells how long after the initiator the responder
+// exchangeOnce measures steps with the stopwatch, which may be nil, and tells how long after the initiator the responder
 // began.
-func (p *exchanger) exchange(ctx context.Context, w wires, watch func() time.Duration) (r exchangetest.Result, entered time.Duration) {
-	initiator, responder := p.initiator, p.responder
+func exchangeOnce(
+	ctx context.Context, w wires, initiator, responder exchangetest.End, watch func() time.Duration,
+) (r exchangetest.Result, entered time.Duration) {
 	initiator.Endpoint.Stopwatch, responder.Endpoint.Stopwatch = watch, watch
 	var began time.Duration
 	if watch != nil {
@@ -132,32 +133,74 @@ func (p *exchanger) exchange(ctx context.Context, w wires, watch func() time.Dur
 }
 
 func (p *exchanger) round(ctx context.Context) (r round, err error) {
-	if err := p.undisturbed(ctx, &r); err != nil {
+	signed, err := p.undisturbed(ctx, &r)
+	if err != nil {
 		return r, err
 	}
-	if err := p.split(ctx, &r); err != nil {
+	if r.primitives, err = p.alone(signed); err != nil {
 		return r, err
 	}
-	if r.primitives, err = p.alone(); err != nil {
+	if r.primitives.TLS, err = p.handshake(); err != nil {
 		return r, err
 	}
-	r.primitives.TLS, err = p.handshake()
-	return r, err
+	return r, p.split(ctx, &r)
+}
+
+// signed is a signature that was made in an exchange, to be made again: the time that Dilithium and ML-DSA take depends on
+// the key and the message, by a factor of ten.
+type signed struct {
+	key     []byte // SigningKey.Bytes, of one that was made for the exchange
+	message []byte
+}
+
+// recorder is a signature scheme, and recorded a key, that tell what was signed.
+type recorder struct {
+	pqc.Signature
+	to *signed
+}
+
+type recorded struct {
+	pqc.SigningKey
+	to *signed
+}
+
+func (r recorder) GenerateKey() (pqc.SigningKey, error) {
+	k, err := r.Signature.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	return recorded{k, r.to}, nil
+}
+
+func (k recorded) Sign(message []byte) ([]byte, error) {
+	k.to.message = message
+	return k.SigningKey.Sign(message)
+}
+
+func (k recorded) Wipe() {
+	k.to.key = k.Bytes()
+	k.SigningKey.Wipe()
 }
 
 // undisturbed measures a whole exchange and no part of it.
-func (p *exchanger) undisturbed(ctx context.Context, r *round) error {
+func (p *exchanger) undisturbed(ctx context.Context, r *round) (*signed, error) {
 	w, err := p.connect()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer w.cut()
+	responder, to := p.responder, new(signed)
+	if pinned := responder.Config.Pinned; pinned != nil {
+		responder.Config.Pinned = &exchange.Pinned{Own: recorded{pinned.Own, to}, Peer: pinned.Peer}
+	} else {
+		responder.Config.Suites = []pqc.Suite{{Signature: recorder{p.suite.Signature, to}, KEM: p.suite.KEM}}
+	}
 	began, cpu := time.Now(), cpuTime()
-	got, _ := p.exchange(ctx, w, nil)
+	got, _ := exchangeOnce(ctx, w, p.initiator, responder, nil)
 	r.CPU = us(cpuTime() - cpu)
 	r.Noisy = us(time.Since(began)) > noisy*r.CPU
 	got.Wipe()
-	return errors.Join(got.InitiatorErr, got.ResponderErr)
+	return to, errors.Join(got.InitiatorErr, got.ResponderErr)
 }
 
 // split measures the steps of an exchange, which takes longer than an undisturbed one: the clock is read twenty times.
@@ -168,7 +211,7 @@ func (p *exchanger) split(ctx context.Context, r *round) error {
 	}
 	defer w.cut()
 	cpu := cpuTime()
-	got, entered := p.exchange(ctx, w, cpuTime)
+	got, entered := exchangeOnce(ctx, w, p.initiator, p.responder, cpuTime)
 	all := us(cpuTime() - cpu)
 	got.Wipe()
 	if err := errors.Join(got.InitiatorErr, got.ResponderErr); err != nil {
@@ -201,8 +244,8 @@ func (p *exchanger) handshake() (float64, error) {
 	return us(cpuTime() - cpu), err
 }
 
-// alone does what an exchange does with the suite and the combiner.
-func (p *exchanger) alone() (out Steps, err error) {
+// alone does what an exchange does with the suite and the combiner, and signs what it signed.
+func (p *exchanger) alone(again *signed) (out Steps, err error) {
 	lap := func(to *float64, f func() error) {
 		if err == nil {
 			began := cpuTime()
@@ -210,8 +253,6 @@ func (p *exchanger) alone() (out Steps, err error) {
 			*to += us(cpuTime() - began)
 		}
 	}
-	message := make([]byte, 76) // as long as what an offer's signature covers
-	rand.Read(message)
 	var (
 		key                        pqc.SigningKey
 		verification               pqc.PublicKey
@@ -222,17 +263,23 @@ func (p *exchanger) alone() (out Steps, err error) {
 	if pinned := p.responder.Config.Pinned; pinned != nil {
 		key, verification = pinned.Own, p.initiator.Config.Pinned.Peer
 	} else {
-		lap(&out.Keygen, func() (err error) { key, err = p.suite.Signature.GenerateKey(); return err })
+		lap(&out.Keygen, func() error { _, err := p.suite.Signature.GenerateKey(); return err })
+		if err != nil {
+			return out, err
+		}
+		if key, err = p.suite.Signature.ParseSigningKey(again.key); err != nil {
+			return out, err
+		}
 	}
 	lap(&out.Keygen, func() (err error) { decapsulation, err = p.suite.KEM.GenerateKey(); return err })
-	lap(&out.Sign, func() (err error) { signature, err = key.Sign(message); return err })
+	lap(&out.Sign, func() (err error) { signature, err = key.Sign(again.message); return err })
 	lap(&out.Verify, func() (err error) {
 		if verification == nil {
 			if verification, err = p.suite.Signature.ParsePublicKey(key.PublicKey()); err != nil {
 				return err
 			}
 		}
-		return verification.Verify(message, signature)
+		return verification.Verify(again.message, signature)
 	})
 	lap(&out.Encaps, func() error {
 		public, err := p.suite.KEM.ParseEncapsulationKey(decapsulation.EncapsulationKey())
@@ -242,11 +289,12 @@ func (p *exchanger) alone() (out Steps, err error) {
 		return err
 	})
 	lap(&out.Decaps, func() (err error) { decapsulated, err = decapsulation.Decapsulate(ciphertext); return err })
-	exported := make([]byte, pqc.SecretSize)
+	exported, transcript := make([]byte, pqc.SecretSize), make([]byte, exchange.TranscriptSize)
 	rand.Read(exported)
+	rand.Read(transcript)
 	for _, s := range [][]byte{encapsulated, decapsulated} {
 		lap(&out.Combine, func() error {
-			return combine(pqc.Source{Name: "tls", Secret: exported}, pqc.Source{Name: "kem", Secret: s}, message[:sha512.Size384])
+			return combine(pqc.Source{Name: "tls", Secret: exported}, pqc.Source{Name: "kem", Secret: s}, transcript)
 		})
 	}
 	return out, err
