@@ -58,33 +58,26 @@ func TestMaxSmall(t *testing.T) {
 
 func TestIsShort(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		f, g []int8 // the first coefficients
-		want bool
-	}{
-		{[]int8{1}, nil, true},
-		{[]int8{31}, []int8{31}, true},
-		{[]int8{-31}, []int8{-31}, true},
-		{[]int8{32}, nil, false},
-		{[]int8{0, -32}, nil, false},
-		{nil, []int8{0, 0, 32}, false},
-		{nil, []int8{-32}, false},
-		{nil, []int8{-128}, false},
-		// 16822 = 17·31^2 + 21^2 + 6^2 + 2^2 + 2·1^2 + 1^2 + 1^2
-		{repeatInt8(31, 17), []int8{21, 6, 2, -1, -1}, true},         // 16337 + 483
-		{repeatInt8(31, 17), []int8{21, 6, 2, 2}, true},              // 16822
-		{repeatInt8(31, 17), []int8{21, 6, 2, 2, 1}, false},          // 16823
-		{repeatInt8(-31, 17), []int8{-22, 1, 1, 0, 0}, true},         // 16823 - 0 is below
-		{repeatInt8(-31, 17), []int8{-22, -2, 0, 1}, false},          // 16826
-		{repeatInt8(-31, 256), repeatInt8(31, 256), false},           // far too long
-		{repeatInt8(15, 512), repeatInt8(-15, 512), false},           // the greatest with the bits of degree 1024
-		{repeatInt8(1, 512), repeatInt8(-1, 512), true},              // 1024
-		{repeatInt8(4, 512), repeatInt8(-4, 512), true},              // 16384
-		{repeatInt8(4, 512), append(repeatInt8(-4, 511), 22), false}, // 16852
+	for _, test := range [][2][]int8{ // the first coefficients of f and g
+		{{1}, {}},
+		{{31}, {31}},
+		{{-31}, {-31}},
+		{{32}, {}},
+		{{0, -32}, {}},
+		{{}, {0, 0, 32}},
+		{{}, {-32}},
+		{{}, {-128}},
+		{repeatInt8(31, 17), {21, 6, 2, 2}},    // 16822
+		{repeatInt8(31, 17), {21, 6, 2, 2, 1}}, // 16823
+		{repeatInt8(-31, 17), {-22, -2}},       // 16825
+		{repeatInt8(-31, 256), repeatInt8(31, 256)},
+		{repeatInt8(4, 512), repeatInt8(-4, 512)},
+		{repeatInt8(4, 512), append(repeatInt8(-4, 511), 21)},
+		{repeatInt8(4, 512), append(repeatInt8(-4, 511), 22)},
 	} {
 		f, g := make([]int8, 512), make([]int8, 512)
-		copy(f, test.f)
-		copy(g, test.g)
+		copy(f, test[0])
+		copy(g, test[1])
 		norm, most := 0, 0
 		for i := range f {
 			norm += int(f[i])*int(f[i]) + int(g[i])*int(g[i])

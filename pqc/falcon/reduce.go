@@ -184,10 +184,10 @@ func toFloat(t []fpr, x []uint64, words, stride, from, count int) {
 			if at/64+1 < words {
 				high = number[at/64+1]
 			}
-			bits := low>>(at%64) | high<<1<<(63-at%64)
-			bits = (bits^top)&(1<<limb-1) + carry
-			carry = bits >> limb
-			sum = sum.add(fprOf(int64(bits & (1<<limb - 1))).mul(unit))
+			word := low>>(at%64) | high<<1<<(63-at%64)
+			word = (word^top)&(1<<limb-1) + carry
+			carry = word >> limb
+			sum = sum.add(fprOf(int64(word & (1<<limb - 1))).mul(unit))
 			unit = unit.mul(radix)
 		}
 		t[i] = sum.mul(fprOf(1 - 2*int64(top&1)))
