@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha512"
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -21,9 +22,8 @@ type man struct {
 	tls      source // all that he knows of the secrets
 	found    []byte // a ciphertext to swap in whose secret he does not know; nil means one of his own
 
-	said []byte // the channel binding is to come before it
-	ek   []byte // the responder's
-	keys derived
+	proposed, offered []byte
+	keys              derived
 }
 
 // takesOver puts him behind an initiator: he learns TLS's secret of it and nothing of the KEM's.
@@ -36,15 +36,9 @@ func (a *man) takesOver(e *exchangetest.End) {
 func (a *man) sees(m []byte) []byte {
 	switch m[0] {
 	case proposal:
-		a.said = bytes.Clone(m)
+		a.proposed = bytes.Clone(m)
 	case offer:
-		a.said = append(a.said, m...)
-		s := cryptobyte.String(m[header:])
-		var suite, ek cryptobyte.String
-		if !s.ReadUint8LengthPrefixed(&suite) || !s.Skip(32+4) || !s.ReadUint16LengthPrefixed(&ek) {
-			panic("no offer")
-		}
-		a.ek = bytes.Clone(ek)
+		a.offered = bytes.Clone(m)
 	case answer:
 		return a.finish(m)
 	}
@@ -53,7 +47,12 @@ func (a *man) sees(m []byte) []byte {
 
 // finish is his answer, and at once what follows the responder's confirmation.
 func (a *man) finish(honest []byte) []byte {
-	key, err := a.suite.KEM.ParseEncapsulationKey(a.ek)
+	body := cryptobyte.String(a.offered[header:])
+	var suite, ek, public cryptobyte.String
+	if !body.ReadUint8LengthPrefixed(&suite) || !body.Skip(32+4) || !body.ReadUint16LengthPrefixed(&ek) || !body.ReadUint16LengthPrefixed(&public) {
+		panic("no offer")
+	}
+	key, err := a.suite.KEM.ParseEncapsulationKey(ek)
 	if err != nil {
 		panic(err)
 	}
@@ -64,42 +63,50 @@ func (a *man) finish(honest []byte) []byte {
 	if a.found != nil {
 		ciphertext = a.found
 	}
-	said := append(bytes.Clone(a.tls.public[0]), a.said...)
-	body := field(ciphertext)
-	if a.signs {
-		signer, err := a.suite.Signature.GenerateKey()
-		if err != nil {
-			panic(err)
-		}
-		body = append(body, field(signer.PublicKey())...)
-		h := with(said, body)
-		signature, err := signer.Sign(append([]byte("pqlab/1 initiator signature\x00"), h[:]...))
-		if err != nil {
-			panic(err)
-		}
-		body = append(body, field(signature)...)
-	} else { // public key and signature as they were, if there are any
-		body = append(body, honest[header+len(body):len(honest)-48]...)
+	t := transcript(sha512.Sum384(a.tls.public[0]))
+	t.add(a.proposed)
+	t.add(a.offered[header : len(a.offered)-len(body)])
+	t.add(a.offered[:header], body)
+
+	// Public key and signature are as they were, if there are any, or his own.
+	rest := cryptobyte.String(honest[header+2+len(ciphertext):])
+	var publicKey, signature cryptobyte.String
+	if !rest.ReadUint16LengthPrefixed(&publicKey) || !rest.ReadUint16LengthPrefixed(&signature) {
+		panic("no answer")
 	}
-	h := with(said, body)
-	sources := []source{a.tls, {"kem", secret, [][]byte{a.ek, ciphertext}}}
-	a.keys = expand(a.combiner.key(sources), h[:])
+	var signer pqc.SigningKey
+	if a.signs {
+		if signer, err = a.suite.Signature.GenerateKey(); err != nil {
+			panic(err)
+		}
+		publicKey = signer.PublicKey()
+	}
+	unsigned := append(field(ciphertext), field(publicKey)...)
+	t.add(unsigned)
+	if a.signs {
+		if signature, err = signer.Sign(append([]byte("pqlab/1 initiator signature\x00"), t[:]...)); err != nil {
+			panic(err)
+		}
+	}
+	t.add(field(signature))
+	a.keys = expand(a.combiner.key([]source{a.tls, {"kem", secret, [][]byte{ek, ciphertext}}}), t[:])
 
-	reply := message(answer, append(body, mac(a.keys.answer, h)...))
-	said = append(said, reply...)
-	said = append(said, message(confirmation, mac(a.keys.confirmation, sha512.Sum384(said)))...)
-	return append(reply, message(done, mac(a.keys.done, sha512.Sum384(said)))...)
+	reply := message(answer, append(append(unsigned, field(signature)...), mac(a.keys.answer, t)...))
+	t.add(reply[:header], reply[len(reply)-48:])
+	t.add(message(confirmation, mac(a.keys.confirmation, t)))
+	return append(reply, message(done, mac(a.keys.done, t))...)
 }
 
-// with is the hash of what was said and of a part of the next message.
-func with(said, part []byte) [48]byte {
-	h := sha512.Sum384(said)
-	return sha512.Sum384(append(h[:], part...))
+// transcript is the hash of what was said.
+type transcript [48]byte
+
+func (t *transcript) add(part ...[]byte) {
+	*t = sha512.Sum384(slices.Concat(append([][]byte{t[:]}, part...)...))
 }
 
-func mac(key, h [48]byte) []byte {
+func mac(key [48]byte, t transcript) []byte {
 	m := hmac.New(sha512.New384, key[:])
-	m.Write(h[:])
+	m.Write(t[:])
 	return m.Sum(nil)
 }
 
