@@ -288,12 +288,12 @@ func (c Cache) fill(ctx context.Context, apt Apt, p Package, tmp string, say fun
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
-	return sync(tmp)
+	return flush(tmp)
 }
 
-// sync makes all that was written last through a loss of power, so that no marker stands beside files that are cut
+// flush makes all that was written last through a loss of power, so that no marker stands beside files that are cut
 // short.
-func sync(dir string) error {
+func flush(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -115,7 +115,11 @@ func unpack(b []byte) (io.ReadCloser, error) {
 	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
 		out, err = xz.NewReader(r, 0)
 	case bytes.HasPrefix(b, []byte("\x1f\x8b")):
-		out, err = gzip.NewReader(r)
+		z, zerr := gzip.NewReader(r)
+		if zerr == nil {
+			z.Multistream(false) // what is behind it is the size
+		}
+		out, err = z, zerr
 	case bytes.HasPrefix(b, []byte("BZh")):
 		out = bzip2.NewReader(r)
 	default:
