@@ -16,6 +16,8 @@ import (
 	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
 	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
 	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
+
+	"pqlab/pqc/falcon"
 )
 
 // KEMs lists every KEM, in a stable order: Kyber of round 3 of the NIST competition, then ML-KEM (FIPS 203).
@@ -30,12 +32,14 @@ func KEMs() []KEM {
 	}
 }
 
-// Signatures lists every signature scheme, in a stable order: Dilithium of round 3, then ML-DSA (FIPS 204).
+// Signatures lists every signature scheme, in a stable order: Dilithium and Falcon of round 3, then ML-DSA (FIPS 204).
 func Signatures() []Signature {
 	return []Signature{
 		circlSignature{"dilithium2", mode2.Scheme()},
 		circlSignature{"dilithium3", mode3.Scheme()},
 		circlSignature{"dilithium5", mode5.Scheme()},
+		falconSignature{"falcon512", falcon.Degree512},
+		falconSignature{"falcon1024", falcon.Degree1024},
 		circlSignature{"mldsa44", mldsa44.Scheme()},
 		circlSignature{"mldsa65", mldsa65.Scheme()},
 		circlSignature{"mldsa87", mldsa87.Scheme()},

@@ -14,7 +14,7 @@ const maxInterface = 15
 
 // Signatures returns the signature schemes that a suite may name.
 func Signatures() []string {
-	return []string{"dilithium2", "dilithium3", "dilithium5", "mldsa44", "mldsa65", "mldsa87"}
+	return []string{"dilithium2", "dilithium3", "dilithium5", "falcon512", "falcon1024", "mldsa44", "mldsa65", "mldsa87"}
 }
 
 // KEMs returns the key encapsulation mechanisms that a suite may name.

@@ -14,6 +14,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
@@ -103,7 +104,7 @@ func TestEverySuite(t *testing.T) {
 		for _, combiner := range pqc.Combiners() {
 			t.Run(s.String()+"/"+combiner.Name(), func(t *testing.T) {
 				t.Parallel()
-				initiator, responder := pair(t, exchange.Config{Suites: []pqc.Suite{s}, Combiner: combiner})
+				initiator, responder := pair(t, exchange.Config{Suites: []pqc.Suite{s}, Combiner: combiner, Deadline: time.Minute}) // Falcon, the race detector, a busy machine
 				r := run(t, initiator, responder)
 				agreed(t, r)
 				if r.Initiator.Suite != s || r.Initiator.Combiner != combiner.Name() || r.Responder.Combiner != combiner.Name() {

@@ -36,7 +36,7 @@ func tampering() {
 		var fights errgroup.Group
 		fights.SetLimit(2 * runtime.GOMAXPROCS(0))
 		for _, suite := range pqc.Suites() {
-			r := newArena(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true})
+			r := newArena(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true, Deadline: patient})
 			var attacks []attack
 			for at := byte(proposal); at < messages; at++ {
 				for _, share := range []float64{draw.Float64(), 1} {
@@ -62,7 +62,7 @@ func tampering() {
 		for _, s := range pqc.Signatures() {
 			for _, share := range []float64{0, 0.5, 0.999} {
 				suite := pqc.Suite{Signature: s, KEM: pqc.KEMs()[0]}
-				a, b := gateways.Pair(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true})
+				a, b := gateways.Pair(exchange.Config{Suites: []pqc.Suite{suite}, Mutual: true, Deadline: patient})
 				forge := func(e *exchangetest.End) {
 					e.Config.Suites = []pqc.Suite{{Signature: forger{s, share}, KEM: suite.KEM}}
 				}
