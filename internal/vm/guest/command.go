@@ -230,13 +230,13 @@ func (p *process) wait() (byte, error) {
 		case err != nil:
 			return 0, fmt.Errorf("wait for the command: %w", err)
 		case pid == p.pid && (status.Exited() || status.Signaled()):
-			return Status(status), nil
+			return shellStatus(status), nil
 		}
 	}
 }
 
-// Status is that of a shell: 128 and the signal's number for a process that died of one.
-func Status(s unix.WaitStatus) byte {
+// shellStatus is that of a shell: 128 and the signal's number for a process that died of one.
+func shellStatus(s unix.WaitStatus) byte {
 	if s.Signaled() {
 		return byte(128 + int(s.Signal()))
 	}
