@@ -31,7 +31,8 @@ type Config struct {
 	Reveal bool
 	// Certificate is a PEM file with the node's TLS certificate and key; empty: a self-signed one is made.
 	Certificate string
-	Port        string // of the gateway: "auto" (or empty), "tun", "packet"
+	Dataplane   string // "gateway" (or empty), "xfrm"
+	Port        string // of a gateway: "auto" (or empty), "tun", "packet"
 }
 
 // Args are the arguments, without the program's name, that make the binary an agent.

@@ -19,6 +19,7 @@ import (
 	"pqlab/ipsec"
 	"pqlab/ipsec/gateway"
 	"pqlab/ipsec/gateway/port"
+	"pqlab/ipsec/xfrm"
 	"pqlab/pqc/exchange"
 )
 
@@ -73,13 +74,24 @@ func newServer(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: c, open: map[uint64]io.Closer{}, clock: clock.Real{}, certificate: certificate}
-	s.plane = func() (ipsec.Dataplane, error) { return gateway.New(gateway.Config{Port: port.Kind(c.Port)}) }
+	s.plane = func() (ipsec.Dataplane, error) { return openPlane(c) }
 	s.running, s.stop = context.WithCancel(context.Background())
 	if c.ManualClock {
 		s.manual = clock.NewManual(time.Now())
 		s.clock = s.manual
 	}
 	return s, nil
+}
+
+// openPlane opens the dataplane that an agent was told to use, in its own namespace.
+func openPlane(c Config) (ipsec.Dataplane, error) {
+	switch c.Dataplane {
+	case "", "gateway":
+		return gateway.New(gateway.Config{Port: port.Kind(c.Port)})
+	case "xfrm":
+		return xfrm.New(xfrm.Config{})
+	}
+	return nil, fmt.Errorf("unknown dataplane %q", c.Dataplane)
 }
 
 // serve answers the calls that come on conn, and returns when conn has ended, as it does with the lab, and every call has.

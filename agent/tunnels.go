@@ -23,6 +23,8 @@ type Tunnel struct {
 	Limits ipsec.Limits
 	Grace  time.Duration // 0: the default
 	Seed   uint64
+	// OnTraffic makes a packet that finds no SA begin an exchange.
+	OnTraffic bool
 
 	Suite     string
 	Combiner  string
@@ -202,7 +204,7 @@ func (s *Server) addTunnel(_ context.Context, want Tunnel) (_ Identity, err erro
 		return Identity{}, fmt.Errorf("tunnel %s: %w", name, err)
 	}
 	t, err := k.tunnels.Add(ipsec.Config{
-		Policy: want.Policy, Limits: want.Limits, Grace: want.Grace, Seed: want.Seed, Keyer: k.service.Keyer(name),
+		Policy: want.Policy, Limits: want.Limits, Grace: want.Grace, Seed: want.Seed, OnTraffic: want.OnTraffic, Keyer: k.service.Keyer(name),
 	})
 	if err != nil {
 		return Identity{}, err

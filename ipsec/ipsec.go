@@ -37,7 +37,7 @@ type SA struct {
 	Salt         [4]byte
 	ReplayWindow uint32 // packets; 0 means 4096. Inbound only
 	Seq          uint64 // sequence number of the last packet; 0 in a new SA. Tests set it near 2^32
-	Soft, Hard   Limits // Soft: tell and go on; Hard: tell and refuse every further packet. Time is the Tunnel's to watch
+	Soft, Hard   Limits // Soft: tell and go on; Hard: tell and refuse every further packet. A Tunnel watches Time itself
 }
 
 // Wipe overwrites the key material.
@@ -66,7 +66,8 @@ type Limits struct {
 	Packets uint64
 }
 
-// Counters of one SA.
+// Counters of one SA. Where the kernel counts, which does not see the cipher's padding, Blocks and Bytes are bounds that
+// are never below what was.
 type Counters struct {
 	Blocks, Bytes, Packets uint64
 	Seq                    uint64 // last sequence number sent, or highest accepted
@@ -81,10 +82,12 @@ const (
 	ByBytes   Trigger = "bytes"
 	ByPackets Trigger = "packets"
 	OnDemand  Trigger = "demand"
-	ByPeer    Trigger = "peer" // the other end began
+	ByPeer    Trigger = "peer"    // the other end began
+	ByTraffic Trigger = "traffic" // a packet to protect found no SA
 )
 
-// Expiry is what a dataplane says when an outbound or inbound SA reaches a limit, once for each limit.
+// Expiry is what a dataplane says when an outbound or inbound SA reaches a limit, once for each limit; and, with Trigger
+// ByTraffic and no SPI, when a tunnel that has no outbound SA has a packet for one, once until it gets one.
 type Expiry struct {
 	Tunnel  string
 	SPI     uint32
@@ -128,7 +131,7 @@ type Dataplane interface {
 	Counters(tunnel string, spi uint32) (Counters, error)
 	// Drops of a tunnel; an empty name gives those that belong to none.
 	Drops(tunnel string) (Drops, error)
-	// Expiries delivers each limit that an SA reaches, and is closed by Close.
+	// Expiries delivers each limit that an SA reaches, and each tunnel that has packets and no SA. It is closed by Close.
 	Expiries() <-chan Expiry
 	// RemoveTunnel drops the policy and all SAs of a tunnel.
 	RemoveTunnel(tunnel string) error

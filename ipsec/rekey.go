@@ -27,11 +27,17 @@ func (t *Tunnel) trigger(why Trigger) {
 	}
 }
 
-// expired handles a limit of volume that the dataplane watched.
+// expired handles a limit of volume that the dataplane watched, or a packet that found no SA.
 func (t *Tunnel) expired(e Expiry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
+		return
+	}
+	if e.Trigger == ByTraffic {
+		if t.onTraffic && t.out == 0 {
+			t.trigger(ByTraffic)
+		}
 		return
 	}
 	x := t.exchange

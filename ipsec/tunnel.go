@@ -22,7 +22,9 @@ type Config struct {
 	Limits Limits // soft ones. Zero Time or Blocks: the default; zero Bytes or Packets: no limit
 	Keyer  Keyer
 	Grace  time.Duration // 0 means DefaultGrace
-	Seed   uint64        // of the jitter between attempts; each end of a tunnel draws its own sequence from it
+	// OnTraffic makes a packet that finds no SA begin an exchange, which is tried again until one completes.
+	OnTraffic bool
+	Seed      uint64 // of the jitter between attempts; each end of a tunnel draws its own sequence from it
 }
 
 // Tunnel keeps one end of a tunnel keyed. It begins an exchange when an SA reaches a limit or on demand, answers
@@ -43,16 +45,17 @@ type Config struct {
 // up to half of it by chance, until one completes. At the hard limit traffic is refused, but the attempts go on, so
 // that a tunnel comes back by itself when the network does.
 type Tunnel struct {
-	name    string
-	set     *Tunnels
-	limits  Limits
-	keyer   Keyer
-	grace   time.Duration
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
-	running sync.WaitGroup // exchanges that this end began
-	gone    chan struct{}  // closed at the end of Close
-	goneErr error
+	name      string
+	set       *Tunnels
+	limits    Limits
+	keyer     Keyer
+	grace     time.Duration
+	onTraffic bool
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
+	running   sync.WaitGroup // exchanges that this end began
+	gone      chan struct{}  // closed at the end of Close
+	goneErr   error
 
 	mu       sync.Mutex // held in calls to the dataplane
 	closed   bool
@@ -77,7 +80,7 @@ func newTunnel(set *Tunnels, c Config) *Tunnel {
 	fmt.Fprint(h, c.Policy.Tunnel, c.Policy.Src) // the two ends must not draw the same sequence
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Tunnel{
-		name: c.Policy.Tunnel, set: set, limits: c.Limits.withDefaults(), keyer: c.Keyer, grace: c.Grace,
+		name: c.Policy.Tunnel, set: set, limits: c.Limits.withDefaults(), keyer: c.Keyer, grace: c.Grace, onTraffic: c.OnTraffic,
 		ctx: ctx, cancel: cancel, gone: make(chan struct{}),
 		retiring: make(map[uint32]*timer), jitter: rand.New(rand.NewPCG(c.Seed, h.Sum64())),
 	}

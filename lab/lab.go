@@ -2,6 +2,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,12 @@ type Options struct {
 	Reveal bool
 	// Log gets what the nodes' agents write to their standard error; nil discards it.
 	Log io.Writer
+	// Dataplane of the tunnels that leave it to the machine: "auto" (or empty), "gateway", "xfrm". DataplaneOf says it for
+	// a node, whatever its tunnels ask for, so that two dataplanes can be held against each other.
+	Dataplane   string
+	DataplaneOf map[string]string
+	// OnTraffic makes packets that find no SA begin the exchange for one.
+	OnTraffic bool
 	// Port of the user-space gateways: "auto" (or empty), "tun", "packet".
 	Port string
 }
@@ -46,6 +53,7 @@ type Lab struct {
 	nodes   map[string]*Node
 	links   map[string]*links.Link
 	tunnels map[string]*Tunnel
+	planes  map[string]probe.Plane // by node, of those at which a tunnel ends
 
 	options Options
 	log     *lockedWriter
@@ -75,13 +83,17 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	if err != nil {
 		return nil, err
 	}
+	planes, err := choosePlanes(plan, options)
+	if err != nil {
+		return nil, err
+	}
 	if options.Log == nil {
 		options.Log = io.Discard
 	}
 	l := &Lab{
 		Plan: plan, Shaper: shaper, Started: time.Now(), options: options,
 		log:   &lockedWriter{to: options.Log},
-		nodes: map[string]*Node{}, links: map[string]*links.Link{}, tunnels: map[string]*Tunnel{},
+		nodes: map[string]*Node{}, links: map[string]*links.Link{}, tunnels: map[string]*Tunnel{}, planes: planes,
 		failed: make(chan struct{}),
 	}
 	defer func() {
@@ -143,14 +155,37 @@ func check(plan *topology.Plan) error {
 				return fmt.Errorf("tunnel %s: CA: %w: %w", t.Name, ErrFile, err)
 			}
 		}
-		switch t.Dataplane {
-		case "", "auto", "gateway":
-		default: // another in its place would prove something else
-			_, err := probe.Dataplane(t.Dataplane)
-			return fmt.Errorf("tunnel %s: %w", t.Name, err)
-		}
 	}
 	return nil
+}
+
+// choosePlanes says what carries the tunnels at each node at which one ends. A node has one dataplane.
+func choosePlanes(plan *topology.Plan, o Options) (map[string]probe.Plane, error) {
+	found := map[string]probe.Plane{} // by what is wanted: each is probed once
+	wants := map[string]string{}      // by node
+	planes := map[string]probe.Plane{}
+	for _, t := range plan.Tunnels {
+		for _, node := range []string{t.A.Node, t.B.Node} {
+			want := t.Dataplane
+			if want == "" || want == "auto" {
+				want = cmp.Or(o.Dataplane, "auto")
+			}
+			want = cmp.Or(o.DataplaneOf[node], want)
+			plane, ok := found[want]
+			if !ok {
+				var err error
+				if plane, err = probe.Dataplane(want); err != nil {
+					return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
+				}
+				found[want] = plane
+			}
+			if has, ok := planes[node]; ok && has != plane {
+				return nil, fmt.Errorf("tunnel %s: dataplane %s, but another tunnel of node %s has %s: a node has one", t.Name, want, node, wants[node])
+			}
+			planes[node], wants[node] = plane, want
+		}
+	}
+	return planes, nil
 }
 
 func (l *Lab) makeNamespaces() error {

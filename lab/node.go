@@ -54,7 +54,7 @@ func (n *Node) startAgent(ctx context.Context, l *Lab) error {
 		Path: "/proc/self/exe",
 		Args: agent.Config{
 			Node: n.Plan.Name, ManualClock: l.options.ManualClock, Reveal: l.options.Reveal, Port: l.options.Port,
-			Certificate: n.Plan.Certificate,
+			Certificate: n.Plan.Certificate, Dataplane: l.planes[n.Plan.Name].Name,
 		}.Args(),
 		Files: []*os.File{socket}, Stderr: log,
 	})

@@ -101,8 +101,8 @@ func (t *Tunnel) spec(local, remote topology.TunnelEnd, p topology.PlannedTunnel
 			Encapsulation: encapsulation, PathMTU: p.MTU,
 		},
 		Limits: ipsec.Limits{Time: p.Rekey.Time, Blocks: p.Rekey.Blocks, Bytes: p.Rekey.Bytes, Packets: p.Rekey.Packets},
-		Seed:   t.lab.Plan.Seed,
-		Suite:  p.Suite, Combiner: p.Combiner, Pinned: p.Identity == "pinned", Mutual: p.Mutual,
+		Seed:   t.lab.Plan.Seed, OnTraffic: t.lab.options.OnTraffic,
+		Suite: p.Suite, Combiner: p.Combiner, Pinned: p.Identity == "pinned", Mutual: p.Mutual,
 		TLSGroups: p.TLSGroups, Deadline: p.Deadline,
 	}
 }

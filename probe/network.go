@@ -18,6 +18,7 @@ import (
 
 	"pqlab/internal/netns"
 	"pqlab/ipsec/gateway/port"
+	"pqlab/ipsec/xfrm"
 	"pqlab/links"
 )
 
@@ -193,14 +194,14 @@ func missing(err error) error {
 	return err
 }
 
+// tryESP installs SAs as the dataplane does.
 func tryESP() (string, error) {
-	return scratch(func(_ *netns.Namespace, h *netlink.Handle, _ netlink.Link) error {
-		return h.XfrmStateAdd(&netlink.XfrmState{
-			Src: net.IPv4(192, 0, 2, 1), Dst: net.IPv4(192, 0, 2, 2),
-			Proto: netlink.XFRM_PROTO_ESP, Mode: netlink.XFRM_MODE_TUNNEL, Spi: 0x100, ESN: true, ReplayWindow: 64,
-			// A key of zeros protects nothing, and nothing is sent.
-			Aead: &netlink.XfrmStateAlgo{Name: "rfc4106(gcm(aes))", Key: make([]byte, 36), ICVLen: 128},
-		})
+	return scratch(func(ns *netns.Namespace, _ *netlink.Handle, _ netlink.Link) error {
+		err := ns.Do(xfrm.Probe)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("%w: %w", errMissing, err)
+		}
+		return err
 	})
 }
 

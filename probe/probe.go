@@ -65,7 +65,7 @@ func (e *NotSupported) Unwrap() error { return e.Err }
 func (e *NotSupported) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // limit is the time that one probe may take, a module's loading included. On an idle machine all take 100 ms together.
-const limit = 2 * time.Second
+const limit = 5 * time.Second
 
 // workers is how many probes run at a time: they wait for the kernel more than they compute.
 const workers = 4

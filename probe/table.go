@@ -1,5 +1,7 @@
 package probe
 
+import "pqlab/ipsec/xfrm"
+
 // Names of the capabilities.
 const (
 	kernel            = "kernel"
@@ -106,10 +108,10 @@ func table() []trial {
 		try:     tryNetem,
 	}, {
 		name:    esp,
-		how:     "added an SA with rfc4106(gcm(aes)), 256-bit key",
-		needs:   "CONFIG_INET_ESP, CONFIG_XFRM_USER and CONFIG_CRYPTO_GCM (modules esp4, xfrm_user, gcm)",
-		instead: "the gateway dataplane does ESP in user space",
-		use:     "nothing yet: the xfrm dataplane is not built into this version, tunnels use the gateway",
+		how:     "added SAs of both families with rfc4106(gcm(aes)), 256-bit key, extended sequence numbers",
+		needs:   xfrm.Needs,
+		instead: xfrm.Instead,
+		use:     "tunnels use the kernel's IPsec: the xfrm dataplane",
 		without: "tunnels use the gateway dataplane",
 		try:     tryESP,
 	}, {
@@ -117,7 +119,7 @@ func table() []trial {
 		how:     "added one",
 		needs:   "CONFIG_XFRM_USER (module xfrm_user)",
 		instead: "the gateway dataplane needs none",
-		use:     "nothing yet: the xfrm dataplane is not built into this version",
+		use:     "the xfrm dataplane says by them what is to be protected",
 		without: "tunnels use the gateway dataplane",
 		try:     tryXFRMPolicies,
 	}, {

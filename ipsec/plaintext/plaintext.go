@@ -66,8 +66,8 @@ func Kernel() Exempt {
 	}
 }
 
-// New makes the table, in the namespace of the calling thread.
-func New(table string, exempt Exempt) (*Filter, error) {
+// New makes the table, in the namespace of the calling thread. What one of the exemptions is for passes.
+func New(table string, exempt ...Exempt) (*Filter, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, noFilter(err)
@@ -78,18 +78,20 @@ func New(table string, exempt Exempt) (*Filter, error) {
 		name     string
 		hook     *nftables.ChainHook
 		priority nftables.ChainPriority
-		exempt   []expr.Any
+		exempt   func(Exempt) []expr.Any
 	}{
 		// Before any address translation on the way in, after it on the way out: what is really on the wire.
-		{"arriving", nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, exempt.arriving},
-		{"leaving", nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource + 100, exempt.leaving},
+		{"arriving", nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, func(e Exempt) []expr.Any { return e.arriving }},
+		{"leaving", nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource + 100, func(e Exempt) []expr.Any { return e.leaving }},
 	} {
 		chain := conn.AddChain(&nftables.Chain{
 			Name: s.name, Table: f.table, Type: nftables.ChainTypeFilter, Hooknum: s.hook, Priority: &s.priority,
 		})
-		conn.AddRule(&nftables.Rule{
-			Table: f.table, Chain: chain, Exprs: append(slices.Clone(s.exempt), &expr.Verdict{Kind: expr.VerdictAccept}),
-		})
+		for _, e := range exempt {
+			conn.AddRule(&nftables.Rule{
+				Table: f.table, Chain: chain, Exprs: append(slices.Clone(s.exempt(e)), &expr.Verdict{Kind: expr.VerdictAccept}),
+			})
+		}
 		f.sides[i] = &side{chain: chain, sets: map[int]*nftables.Set{}}
 		for j, v := range versions {
 			set := &nftables.Set{
@@ -315,3 +317,6 @@ func family(a netip.Addr) int {
 	}
 	return unix.AF_INET6
 }
+
+// Has says whether a tunnel was added.
+func (f *Filter) Has(tunnel string) bool { return f.ids[tunnel] != "" }
