@@ -2,6 +2,7 @@ package xfrmnl
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"syscall"
@@ -74,8 +75,8 @@ func (m *Monitor) Next() (any, error) {
 		if err := m.raw.Read(func(fd uintptr) bool {
 			n, from, failed = unix.Recvfrom(int(fd), m.read, 0)
 			return failed != unix.EAGAIN && failed != unix.EINTR
-		}); err != nil {
-			return nil, err
+		}); err != nil { // it has its own word for a file that was closed
+			return nil, fmt.Errorf("%w: %w", os.ErrClosed, err)
 		}
 		switch {
 		case failed == unix.ENOBUFS:
