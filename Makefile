@@ -5,7 +5,7 @@ GO ?= go
 noble = pqc/falcon/noble
 installed = $(noble)/node_modules/.package-lock.json
 
-.PHONY: demo test floats lint bench kills fuzz build clean
+.PHONY: demo test floats lint bench kills fuzz guest build clean
 
 ## demo: one lab from topology to rekeying ESP traffic, measured; the report is out/demo/index.html
 demo: build
@@ -56,8 +56,19 @@ $(installed): $(noble)/package-lock.json
 		echo "pqc/falcon: @noble/post-quantum could not be installed; the tests that compare with it are skipped"; \
 	fi
 
+## guest: QEMU and a kernel for pqlab vm, where they are missing; without them what needs a guest is skipped, and says so
+guest: build
+	@command -v qemu-system-x86_64 >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		install="apt-get install -y -q --no-install-recommends qemu-system-x86"; \
+		$$install || { apt-get update -q && $$install; } || echo "guest: QEMU could not be installed" >&2; \
+	else \
+		echo "guest: no QEMU here; as root on Debian: apt-get install --no-install-recommends qemu-system-x86" >&2; \
+	fi
+	@bin/pqlab vm fetch || { [ "$$(id -u)" = 0 ] && apt-get update -q && bin/pqlab vm fetch; } || echo "guest: no kernel; what needs a guest will be skipped" >&2
+
+# Without cgo the program is static, and starts in a guest's first files without any other.
 build:
-	$(GO) build -o bin/pqlab ./cmd/pqlab
+	CGO_ENABLED=0 $(GO) build -o bin/pqlab ./cmd/pqlab
 
 clean:
 	rm -rf bin out $(noble)/node_modules

@@ -19,6 +19,7 @@ import (
 	"pqlab/agent"
 	"pqlab/internal/hygiene"
 	"pqlab/internal/journal"
+	"pqlab/internal/vm/guest"
 	"pqlab/nodes"
 	"pqlab/suites"
 )
@@ -34,6 +35,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	guest.Main()
 	prepare()
 	nodes.InitMain()
 	agent.Main()

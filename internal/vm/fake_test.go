@@ -318,7 +318,7 @@ func TestSignals(t *testing.T) {
 	}
 	gone(t, pid)
 
-	config, pid = pretend(t, "hang")
+	config, _ = pretend(t, "hang")
 	signals <- unix.SIGINT
 	config.Signals = signals
 	if _, err := Run(t.Context(), config); !errors.Is(err, context.Canceled) {

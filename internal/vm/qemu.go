@@ -82,7 +82,7 @@ var commandLine = strings.Join([]string{
 	"console=ttyS0", "panic=-1", "oops=panic", "loglevel=4",
 	guest.Mark + "=1",
 	// A guest that lives for one command needs no protection from it, and time is dear under TCG.
-	"mitigations=off", "nokaslr", "cryptomgr.notests", "audit=0", "8250.nr_uarts=1", "no_timer_check", "tsc=reliable",
+	"mitigations=off", "cryptomgr.notests", "audit=0", "8250.nr_uarts=1", "no_timer_check", "tsc=reliable",
 	"random.trust_cpu=on", "rcupdate.rcu_expedited=1", "rcupdate.rcu_normal_after_boot=0",
 }, " ")
 

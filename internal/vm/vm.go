@@ -13,6 +13,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,12 +158,16 @@ func Run(ctx context.Context, c Config) (int, error) {
 		return 0, err
 	}
 	defer m.stop()
+	debug.FreeOSMemory() // the program and the kernel, some 50 MB: the guest has them now
 	s := &session{config: &c, machine: m, out: channel.NewWriter(m.conn), in: channel.NewReader(m.conn), began: began}
 	return s.run(ctx)
 }
 
 // boot starts guests until one says hello.
 func boot(ctx context.Context, c *Config) (*machine, error) {
+	if runtime.GOARCH != "amd64" { // this program is the guest's first process
+		return nil, &Error{Kind: ErrHost, Err: errors.New("guests are for x86-64, and this is " + runtime.GOARCH), Remedy: "run it on an x86-64 machine"}
+	}
 	qemu, err := find()
 	if err != nil {
 		return nil, err
@@ -219,12 +225,15 @@ func boot(ctx context.Context, c *Config) (*machine, error) {
 
 // unpackedImage is the vmlinux of a bzImage, in memory, and nil of a file that boots as it is.
 func unpackedImage(path string) (*os.File, error) {
+	if boots, err := kernel.IsVmlinux(path); boots || err != nil {
+		return nil, err
+	}
 	image, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	elf, err := kernel.Vmlinux(image)
-	if errors.Is(err, errors.ErrUnsupported) || err == nil && len(elf) == len(image) {
+	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, nil
 	}
 	if err != nil {

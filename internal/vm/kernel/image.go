@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/therootcompany/xz"
@@ -62,6 +63,20 @@ func Vmlinux(image []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d of %d bytes unpacked", ErrImage, n, size)
 	}
 	return out.Bytes(), nil
+}
+
+// IsVmlinux tells whether a file is the ELF file that Vmlinux makes, without reading all of it.
+func IsVmlinux(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	head := make([]byte, 128)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return false, fmt.Errorf("%s: %w: %w", path, ErrImage, err)
+	}
+	return isELF(head), nil
 }
 
 // isELF tells whether b begins like a 64-bit x86 program.
