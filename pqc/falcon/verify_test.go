@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// sample is a vector's key with its signature in both forms.
+// sample is a vector's key with its signature in both forms. The slices are the caller's: the vectors are read by other
+// tests at the same time.
 func sample(t testing.TB, d Degree) (key *PublicKey, message, padded, unpadded []byte) {
 	v := vectors(t, d)[7]
 	key, err := NewPublicKey(d, v.pk)
@@ -19,7 +20,7 @@ func sample(t testing.TB, d Degree) (key *PublicKey, message, padded, unpadded [
 	}
 	unpadded = v.signature(t, d)
 	padded = append(slices.Clone(unpadded), make([]byte, d.SignatureSize()-len(unpadded))...)
-	return key, v.message, padded, unpadded
+	return key, slices.Clone(v.message), padded, unpadded
 }
 
 func TestVerifyRefusesEveryFlippedBit(t *testing.T) {
