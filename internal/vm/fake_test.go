@@ -80,6 +80,31 @@ func fake() {
 		_ = out.Write(channel.Started, nil)
 		for out.Write(channel.Credit, channel.Bytes(1)) == nil {
 		}
+	case "miser": // gives no credit, and says how much input comes all the same
+		hello()
+		_ = out.Write(channel.Started, nil)
+		sizes := make(chan int)
+		go func() {
+			for kind, data, err := in.Next(); err == nil && kind == channel.Input; kind, data, err = in.Next() {
+				sizes <- len(data)
+			}
+		}()
+		total := 0
+		for patience := 10 * time.Second; ; {
+			if total >= channel.Window {
+				patience = 200 * time.Millisecond
+			}
+			select {
+			case n := <-sizes:
+				total += n
+				continue
+			case <-time.After(patience):
+			}
+			break
+		}
+		_ = out.Write(channel.Output, []byte(strconv.Itoa(total)))
+		_ = out.Write(channel.Exit, []byte{0})
+		time.Sleep(time.Hour)
 	case "no files":
 		hello()
 		_ = out.Value(channel.Failed, channel.Failure{Stage: channel.Files, Text: "mount hostroot on /host (9p): no such device"})
@@ -296,6 +321,24 @@ func TestStreams(t *testing.T) {
 	}
 	if b, err := io.ReadAll(errR); string(b) != "a b" || err != nil {
 		t.Errorf("%q, %v", b, err)
+	}
+	gone(t, pid)
+}
+
+// Input waits for credit, so that nothing behind it has to.
+func TestCredit(t *testing.T) {
+	config, pid := pretend(t, "miser")
+	inR, inW := pipe(t)
+	outR, outW := pipe(t)
+	config.Stdin, config.Stdout = inR, outW
+	go func() { _, _ = inW.Write(make([]byte, 3*channel.Window)) }()
+	status, err := Run(t.Context(), config)
+	outW.Close()
+	if status != 0 || err != nil {
+		t.Fatal(status, err)
+	}
+	if b, err := io.ReadAll(outR); string(b) != strconv.Itoa(channel.Window) || err != nil {
+		t.Errorf("%s bytes came without credit, want %d, %v", b, channel.Window, err)
 	}
 	gone(t, pid)
 }

@@ -65,6 +65,9 @@ func converse(t *testing.T, c channel.Command) *conversation {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.SetsockoptInt(pair[1], unix.SOL_SOCKET, unix.SO_SNDBUF, 4096); err != nil {
+		t.Fatal(err)
+	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), serveMark+"=1", "GORACE=atexit_sleep_ms=0")
@@ -184,6 +187,33 @@ func TestOutput(t *testing.T) {
 	}
 	if got := v.text[channel.Errors].String(); got != "error\n" {
 		t.Errorf("standard error %q", got)
+	}
+}
+
+// What is still in the pipe when the command has ended, because the host is slow, arrives as well.
+func TestLastWords(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const size = chunk + 50_000 // of which one chunk waits for the host, and the rest in the pipe
+	c := sh(fmt.Sprintf("head -c %d /dev/zero; echo $$ > new; mv new pid", size))
+	c.Dir = dir
+	v := converse(t, c)
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		b, err := os.ReadFile(filepath.Join(dir, "pid"))
+		if err == nil {
+			if _, err := os.Stat("/proc/" + strings.TrimSpace(string(b))); err != nil {
+				break // ended, and waited for
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the command has not ended")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	v.end()
+	if got := v.text[channel.Output].Len(); got != size {
+		t.Errorf("%d bytes, want %d", got, size)
 	}
 }
 

@@ -196,7 +196,7 @@ func TestHalfUnpacked(t *testing.T) {
 		return b
 	}
 	for i, bad := range [][]byte{
-		nil, []byte("{"), edit(func(m *marker) { m.Version = "2" }), edit(func(m *marker) { m.Image = "../../../etc/passwd" }),
+		nil, []byte("{"), edit(func(m *marker) { m.Version = "2" }), edit(func(m *marker) { m.Image = "../" + name + "/" + m.Image }),
 		edit(func(m *marker) { m.Modules = "lib/modules/other" }),
 	} {
 		if bad == nil {
