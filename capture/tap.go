@@ -1,73 +1,55 @@
 package capture
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
-	"unsafe"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
 )
 
-const (
-	tapBatch  = 32
-	tapFrame  = 65535 + 18 // the largest GSO frame with its Ethernet header and a VLAN tag
-	tapBuffer = 32 << 20   // bytes that may wait in the kernel
-)
+const tapBuffer = 32 << 20 // bytes that may wait in the kernel
 
 // Options of a Tap.
 type Options struct {
-	File    *File
-	Name    string            // of the interface in the file; empty: the interface's own
-	Comment string            // on the interface
-	SnapLen int               // bytes kept of each frame; 0: all
-	Filter  []bpf.Instruction // on the frame from its link-layer header on; empty: everything
+	File        *File
+	Name        string            // of the interface in the file; empty: the interface's own
+	Description string            // on the interface
+	Comment     string            // on the interface
+	Speed       uint64            // bits per second; 0: not said
+	SnapLen     int               // bytes kept of each frame; 0: all
+	Filter      []bpf.Instruction // on the frame from its link-layer header on; empty: everything
 }
 
 // Statistics of a Tap.
 type Statistics struct {
-	Captured uint64 `json:"captured"` // frames, all of them written
+	Captured uint64 `json:"captured"` // packets that are in the file, or will be when its last tap is closed
 	Dropped  uint64 `json:"dropped"`  // by the kernel, because they came faster than they could be written
 }
 
 // Tap captures what passes an interface, in both directions.
 type Tap struct {
-	iface string
-	out   *File
-	id    int // in the file
-	begin time.Time
-	file  *os.File
-	raw   syscall.RawConn
-	done  chan struct{} // closed when the reading goroutine has ended
-	once  sync.Once
+	iface     string
+	out       *File
+	begin     time.Time
+	sock      *os.File
+	fd        int // of sock
+	described description
+	read      atomic.Uint64
+	once      sync.Once
+	refused   sync.Once
+	refuseErr error
 
-	msgs  [tapBatch]mmsghdr
-	iovs  [tapBatch]unix.Iovec
-	ctl   [tapBatch][128]byte
-	buf   []byte
-	frame int // bytes of buf for each
-	pull  func(fd uintptr) bool
-	got   int
-	errno unix.Errno
-
-	mu    sync.Mutex // guards what follows
-	stats Statistics
-	err   error // why reading ended, if not by Close
-}
-
-// mmsghdr of recvmmsg(2). Go pads it as C does.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	len uint32
+	// What follows is guarded by the file's lock.
+	id     int // in the file
+	closed bool
+	stats  Statistics
+	err    error // of reading
 }
 
 // Open begins to capture on an interface of ns (nil: the caller's namespace). It needs CAP_NET_RAW there.
@@ -75,46 +57,54 @@ func Open(ns *netns.Namespace, iface string, opts Options) (*Tap, error) {
 	if opts.File == nil {
 		return nil, fmt.Errorf("capture %s: no file to write to", iface)
 	}
-	if opts.SnapLen < 0 {
-		return nil, fmt.Errorf("capture %s: a snap length of %d bytes", iface, opts.SnapLen)
+	sock, err := Socket(ns, iface, opts.SnapLen, opts.Filter)
+	if err != nil {
+		return nil, err
 	}
-	t := &Tap{iface: iface, out: opts.File, begin: time.Now(), done: make(chan struct{}), frame: tapFrame}
-	if opts.SnapLen > 0 {
-		t.frame = min(opts.SnapLen, tapFrame)
+	if opts.Name == "" {
+		opts.Name = iface
 	}
-	fd, err := open(ns, iface, unix.SOCK_RAW, snapped(opts.Filter, uint32(t.frame)), tapOptions)
+	t, err := Attach(sock, opts)
+	if err != nil {
+		sock.Close()
+	}
+	return t, err
+}
+
+// Socket makes what Attach reads: a packet socket that takes, from now on, what passes an interface of ns (nil: the
+// caller's namespace). It needs CAP_NET_RAW there; reading it, in whatever process, needs nothing.
+func Socket(ns *netns.Namespace, iface string, snap int, filter []bpf.Instruction) (*os.File, error) {
+	if snap < 0 {
+		return nil, fmt.Errorf("capture %s: a snap length of %d bytes", iface, snap)
+	}
+	keep := tapFrame
+	if snap > 0 {
+		keep = min(snap, tapFrame)
+	}
+	fd, err := open(ns, iface, unix.SOCK_RAW, snapped(filter, uint32(keep)), tapOptions)
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", iface, err)
 	}
-	t.file = os.NewFile(uintptr(fd), "packet socket on "+iface)
+	return os.NewFile(uintptr(fd), "packet socket on "+iface), nil
+}
+
+// Attach writes to a file what a Socket takes. The tap owns the socket, unless there is an error. Of the options the Filter
+// is not used, and SnapLen only told: both are the socket's.
+func Attach(sock *os.File, opts Options) (*Tap, error) {
+	fd := int(sock.Fd())
+	t := &Tap{iface: opts.Name, out: opts.File, begin: time.Now(), sock: sock, fd: fd}
 	link, err := linkType(fd)
-	if err == nil {
-		t.raw, err = t.file.SyscallConn()
-	}
-	if err == nil {
-		i := pcapgo.NgInterface{
-			Name: iface, Comment: opts.Comment, OS: "linux", LinkType: link, TimestampResolution: 9, SnapLength: uint32(opts.SnapLen),
-		}
-		if opts.Name != "" {
-			i.Name = opts.Name
-		}
-		t.id, err = t.out.add(i)
-	}
 	if err != nil {
-		t.file.Close()
-		return nil, fmt.Errorf("capture %s: %w", iface, err)
+		return nil, fmt.Errorf("capture %s: %w", opts.Name, err)
 	}
-	t.buf = make([]byte, tapBatch*t.frame)
-	t.pull = func(fd uintptr) bool {
-		for {
-			n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&t.msgs[0])), tapBatch, unix.MSG_DONTWAIT, 0, 0)
-			t.got, t.errno = int(n), e
-			if e != unix.EINTR {
-				return e != unix.EAGAIN
-			}
-		}
+	t.described = description{
+		name: opts.Name, description: opts.Description, comment: opts.Comment, speed: opts.Speed, link: link, snap: uint32(opts.SnapLen),
 	}
-	go t.run()
+	t.out.mu.Lock()
+	defer t.out.mu.Unlock()
+	if err := t.out.add(t); err != nil {
+		return nil, fmt.Errorf("capture %s: %w", opts.Name, err)
+	}
 	return t, nil
 }
 
@@ -143,8 +133,14 @@ func snapped(filter []bpf.Instruction, snap uint32) []bpf.Instruction {
 	return out
 }
 
+// Types of link layers in a pcapng file (www.tcpdump.org/linktypes.html).
+const (
+	linkEthernet = 1
+	linkRaw      = 101
+)
+
 // linkType of the interface that a socket is bound to. Devices without a link layer (TUN) give bare IP.
-func linkType(fd int) (layers.LinkType, error) {
+func linkType(fd int) (uint16, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return 0, os.NewSyscallError("getsockname", err)
@@ -155,150 +151,49 @@ func linkType(fd int) (layers.LinkType, error) {
 	}
 	switch ll.Hatype {
 	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
-		return layers.LinkTypeEthernet, nil
+		return linkEthernet, nil
 	case unix.ARPHRD_NONE:
-		return layers.LinkTypeRaw, nil
+		return linkRaw, nil
 	}
 	return 0, fmt.Errorf("link layer of type %d: only Ethernet, loopback and TUN can be captured", ll.Hatype)
 }
 
-// Captured counts the frames written until now.
-func (t *Tap) Captured() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.stats.Captured
+// Captured counts the frames that were read until now; they are written in turn.
+func (t *Tap) Captured() uint64 { return t.read.Load() }
+
+// refuse lets no packet in any more.
+func (t *Tap) refuse() error {
+	t.refused.Do(func() { t.refuseErr = reject(t.fd) })
+	return t.refuseErr
 }
 
-// Close ends the capture. What the kernel had taken by then is written first, and the statistics after it. The File
-// stays open, but is flushed. A second call gives the same.
+// Close ends the capture. What the kernel had taken by then is written first; with a file's last tap the statistics of all
+// follow. The File's writer stays open. A second call gives the same.
 func (t *Tap) Close() (Statistics, error) {
+	f := t.out
 	t.once.Do(func() {
-		rejectErr := errors.New("not reached")
-		if err := t.raw.Control(func(fd uintptr) { rejectErr = reject(int(fd)) }); err != nil {
-			rejectErr = err
-		}
-		_ = t.file.SetReadDeadline(time.Unix(1, 0)) // ends the wait for more; the goroutine goes
-		<-t.done
-		t.mu.Lock()
-		defer t.mu.Unlock()
+		err := t.refuse()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.drainAll(t)
+		t.countDrops()
+		t.closed = true
 		if t.err == nil {
-			t.err = rejectErr
+			t.err = err
 		}
-		t.finish()
+		f.remove(t)
+		if err := t.sock.Close(); t.err == nil {
+			t.err = err
+		}
 	})
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err != nil {
-		return t.stats, fmt.Errorf("capture %s: %w", t.iface, t.err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := t.err
+	if err == nil {
+		err = f.err
+	}
+	if err != nil {
+		return t.stats, fmt.Errorf("capture %s: %w", t.iface, err)
 	}
 	return t.stats, nil
-}
-
-// finish drains the socket, which takes nothing more, and closes it. Its caller holds the lock.
-func (t *Tap) finish() {
-	err := t.raw.Control(func(fd uintptr) {
-		for t.err == nil {
-			t.arm()
-			if t.pull(fd); t.errno == unix.EAGAIN {
-				break
-			}
-			t.store()
-		}
-		s, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
-		if err == nil {
-			t.stats.Dropped = uint64(s.Drops)
-		} else if t.err == nil {
-			t.err = os.NewSyscallError("PACKET_STATISTICS", err)
-		}
-	})
-	unwritten := t.out.end(t.id, t.begin, t.stats)
-	if errors.Is(t.err, unwritten) {
-		unwritten = nil // told already
-	}
-	t.err = errors.Join(t.err, err, t.file.Close(), unwritten)
-}
-
-func (t *Tap) run() {
-	defer close(t.done)
-	for {
-		t.arm()
-		err := t.raw.Read(t.pull)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
-		t.mu.Lock()
-		if t.err = err; err == nil {
-			t.store()
-		}
-		end := t.err != nil
-		t.mu.Unlock()
-		if end {
-			return
-		}
-	}
-}
-
-func (t *Tap) arm() {
-	for i := range t.msgs {
-		t.iovs[i].Base = &t.buf[i*t.frame]
-		t.iovs[i].SetLen(t.frame)
-		h := &t.msgs[i].hdr
-		h.Iov, h.Iovlen = &t.iovs[i], 1
-		h.Control = &t.ctl[i][0]
-		h.SetControllen(len(t.ctl[i]))
-	}
-}
-
-// store writes what pull got. Its caller holds the lock.
-func (t *Tap) store() {
-	if t.errno == unix.ENETDOWN {
-		return // told once; the interface may come up again
-	}
-	if t.errno != 0 {
-		t.err = os.NewSyscallError("recvmmsg", t.errno)
-		return
-	}
-	for i := range t.got {
-		m := &t.msgs[i]
-		data := t.buf[i*t.frame:][:m.len]
-		when, length := control(t.ctl[i][:m.hdr.Controllen])
-		if when.IsZero() {
-			when = time.Now()
-		}
-		ci := gopacket.CaptureInfo{Timestamp: when, CaptureLength: len(data), Length: max(length, len(data)), InterfaceIndex: t.id}
-		if t.err = t.out.write(ci, data); t.err != nil {
-			return
-		}
-		t.stats.Captured++
-	}
-}
-
-// control finds the time stamp and the whole length of a frame among its control messages.
-func control(ctl []byte) (when time.Time, length int) {
-	for len(ctl) >= unix.SizeofCmsghdr {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&ctl[0]))
-		n := int(h.Len)
-		if n < unix.CmsgLen(0) || n > len(ctl) {
-			return when, length
-		}
-		body := ctl[unix.CmsgLen(0):n]
-		switch {
-		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_TIMESTAMPNS && len(body) >= int(unsafe.Sizeof(unix.Timespec{})):
-			when = time.Unix((*unix.Timespec)(unsafe.Pointer(&body[0])).Unix())
-		case h.Level == unix.SOL_PACKET && h.Type == unix.PACKET_AUXDATA && len(body) >= int(unsafe.Sizeof(auxdata{})):
-			length = int((*auxdata)(unsafe.Pointer(&body[0])).length)
-		}
-		next := unix.CmsgSpace(len(body))
-		if next >= len(ctl) {
-			return when, length
-		}
-		ctl = ctl[next:]
-	}
-	return when, length
-}
-
-// auxdata is struct tpacket_auxdata (linux/if_packet.h).
-type auxdata struct {
-	status, length, snaplen uint32
-	mac, net, tci, tpid     uint16
 }
