@@ -59,11 +59,12 @@ type end struct {
 }
 
 type options struct {
-	a, b  Limits
-	clock clock.Clock
-	grace time.Duration
-	seed  uint64
-	spis  func() *SPIs // of each end
+	a, b      Limits
+	clock     clock.Clock
+	grace     time.Duration
+	seed      uint64
+	onTraffic bool         // of A
+	spis      func() *SPIs // of each end
 }
 
 // newPair makes both ends; nothing is keyed yet. Everything is taken down when the test ends.
@@ -88,7 +89,7 @@ func newPair(t *testing.T, o options) *pair {
 		var err error
 		e.tunnel, err = e.set.Add(Config{
 			Policy: Policy{Tunnel: tunnelName, Src: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})},
-			Limits: limits, Keyer: e, Grace: o.grace, Seed: o.seed,
+			Limits: limits, Keyer: e, Grace: o.grace, Seed: o.seed, OnTraffic: o.onTraffic && e == p.a,
 		})
 		if err != nil {
 			t.Fatal(err)

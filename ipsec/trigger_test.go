@@ -391,3 +391,31 @@ func TestHardLimitInDoubt(t *testing.T) {
 		p.steady()
 	})
 }
+
+// A packet that finds no SA begins an exchange where that is wanted, which is tried until it completes, and nowhere else.
+func TestTrafficBegins(t *testing.T) {
+	t.Parallel()
+	bubble(t, options{onTraffic: true}, func(t *testing.T, p *pair) {
+		p.b.plane.expiries <- Expiry{Tunnel: tunnelName, Trigger: ByTraffic}
+		time.Sleep(settled)
+		if got := p.b.tunnel.Current(); got != (SPIPair{}) {
+			t.Fatalf("B was not to begin, and has %+v", got)
+		}
+		p.over(lost)
+		p.a.plane.expiries <- Expiry{Tunnel: tunnelName, Trigger: ByTraffic}
+		time.Sleep(2 * time.Second)
+		p.over(nil)
+		time.Sleep(time.Minute)
+		p.steady()
+		got := p.a.seen(Established)
+		if len(got) != 1 || got[0].Trigger != ByTraffic || !got[0].Initiator {
+			t.Fatalf("%+v", got)
+		}
+		// One that comes late, when there is an SA, changes nothing.
+		p.a.plane.expiries <- Expiry{Tunnel: tunnelName, Trigger: ByTraffic}
+		time.Sleep(settled)
+		if got := p.a.seen(Rekeyed); len(got) != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pqlab/ipsec"
 	"pqlab/ipsec/gateway/esp"
 	"pqlab/ipsec/gateway/offload"
 	"pqlab/ipsec/gateway/port"
@@ -79,6 +80,9 @@ func (o *outbound) packet(packet []byte) {
 	sa := t.acquire()
 	if sa == nil {
 		t.drops.noSA.Add(uint64(o.seg.Count()))
+		if !t.asked.Swap(true) {
+			o.g.expiries.Add(ipsec.Expiry{Tunnel: t.policy.Tunnel, Trigger: ipsec.ByTraffic})
+		}
 		return
 	}
 	defer sa.release()

@@ -18,6 +18,7 @@ type tunnel struct {
 	source map[int]netip.Addr // the node's own address in policy.Local, by family
 	drops  drops
 	out    atomic.Pointer[outboundSA] // protects what leaves; nil when there is none
+	asked  atomic.Bool                // a packet without an SA was told of, since there was one
 	path   atomic.Int64               // bytes of outer packet that the way to the peer carries now
 
 	// Guarded by Gateway.mu.

@@ -125,6 +125,9 @@ func (o *outboundSA) release() { o.sealing.Unlock() }
 // replace makes sa, or none, protect what leaves. When it returns nothing is sealed with the SA before any more, and
 // that one's counters are final.
 func (t *tunnel) replace(sa *outboundSA) {
+	if sa != nil {
+		t.asked.Store(false)
+	}
 	if old := t.out.Swap(sa); old != nil {
 		old.sealing.Lock()
 		defer old.sealing.Unlock()

@@ -155,6 +155,37 @@ func TestPlaintextIsRefused(t *testing.T) {
 		_, err := out.Write([]byte("no SA"))
 		check(t, err)
 		eventually(t, "NoSA is counted", func() bool { return p.drops(t, 0).NoSA == 1 })
+		told := func() ipsec.Expiry {
+			t.Helper()
+			select {
+			case x := <-gw.Expiries():
+				return x
+			case <-time.After(20 * time.Second):
+				t.Fatal("not told of a packet that found no SA")
+				return ipsec.Expiry{}
+			}
+		}
+		if x := told(); x != (ipsec.Expiry{Tunnel: "t", Trigger: ipsec.ByTraffic}) {
+			t.Errorf("told %+v", x)
+		}
+		// It is told once, until there has been an SA.
+		_, err = out.Write([]byte("again"))
+		check(t, err)
+		eventually(t, "NoSA is counted", func() bool { return p.drops(t, 0).NoSA == 2 })
+		sa := newSA(0x7000)
+		sa.Hard.Packets = 1
+		check(t, gw.SetOutbound("t", &sa))
+		_, err = out.Write([]byte("the only one"))
+		check(t, err)
+		if x := told(); x.Trigger != ipsec.ByPackets {
+			t.Errorf("told %+v", x)
+		}
+		check(t, gw.RemoveOutbound("t", 0x7000))
+		_, err = out.Write([]byte("no SA"))
+		check(t, err)
+		if x := told(); x != (ipsec.Expiry{Tunnel: "t", Trigger: ipsec.ByTraffic}) {
+			t.Errorf("told %+v", x)
+		}
 		check(t, gw.RemoveTunnel("t"))
 		for _, f := range families {
 			for from := range 2 {

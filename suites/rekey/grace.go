@@ -72,5 +72,5 @@ func grace(e testlab.Env) {
 				Expect(event.Replaced.In.Packets).To(Equal(uint64(2)), "the final count has the late one")
 			}
 		}
-	}, NodeTimeout(timeout))
+	}, NodeTimeout(timeout), Label(testlab.Provokes))
 }

@@ -3,8 +3,11 @@ package testlab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,8 +18,10 @@ import (
 	"pqlab/internal/hygiene"
 	"pqlab/internal/journal"
 	"pqlab/internal/rootless"
+	"pqlab/ipsec/xfrm"
 	"pqlab/lab"
 	"pqlab/nodes"
+	"pqlab/probe"
 	"pqlab/topology"
 )
 
@@ -28,12 +33,58 @@ type Env struct {
 	Owner hygiene.Owner // who answers for what is left
 	Lab   lab.Options   // how labs are made
 
+	kernel func() (bool, error)
+
 	// Binary is pqlab itself, for specs that start and kill it; empty where the specs do not.
 	Binary string
 }
 
 // NewEnv makes this process answer for what its specs leave. Call it once.
-func NewEnv() Env { return Env{Owner: hygiene.Self(), Lab: lab.Options{Log: GinkgoWriter}} }
+func NewEnv() Env {
+	e := Env{Owner: hygiene.Self(), Lab: lab.Options{Log: GinkgoWriter, Dataplane: os.Getenv(dataplaneEnv)}}
+	e.kernel = sync.OnceValues(func() (bool, error) {
+		p, err := probe.Dataplane(e.Lab.Dataplane)
+		return p.Name == probe.XFRM, err
+	})
+	return e
+}
+
+// dataplaneEnv names the dataplane to verify: "gateway", "xfrm"; empty or "auto" is the kernel's where it is.
+const dataplaneEnv = "PQLAB_DATAPLANE"
+
+// Kernel says whether the tunnels of labs are the kernel's own. Specs ask where the kernel does otherwise than the gateway,
+// by documented behaviour. It is for the bodies of specs.
+func (e Env) Kernel() bool {
+	GinkgoHelper()
+	kernel, err := e.kernel()
+	Expect(err).NotTo(HaveOccurred())
+	return kernel
+}
+
+// Provokes labels specs that make the kernel refuse packets. After every other one its IPsec must have refused none.
+const Provokes = "provokes"
+
+// refusedNothing fails where the kernel's IPsec has counted a refusal in a node of the lab.
+func refusedNothing(l *lab.Lab) {
+	if slices.Contains(CurrentSpecReport().Labels(), Provokes) {
+		return
+	}
+	for _, n := range l.Plan.Nodes {
+		err := l.Node(n.Name).Namespace().Do(func() error {
+			s, err := xfrm.ReadStatistics()
+			if err != nil {
+				return err
+			}
+			if rose := s.Since(nil); len(rose) > 0 {
+				return fmt.Errorf("/proc/net/xfrm_stat has risen: %v", rose)
+			}
+			return nil
+		})
+		if !errors.Is(err, xfrm.ErrNoStatistics) {
+			Expect(err).NotTo(HaveOccurred(), "node %s", n.Name)
+		}
+	}
+}
 
 // Guard makes every spec of the container fail that leaves something behind: a namespace, interface, SA, policy, cgroup,
 // process, file, descriptor, goroutine or thread. Call it first in the container.
@@ -68,6 +119,7 @@ func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.
 	l, err := lab.Up(ctx, plan, o)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) { Expect(l.Down(ctx)).To(Succeed()) }, NodeTimeout(cleanTimeout))
+	DeferCleanup(func() { refusedNothing(l) }) // before that
 	return l
 }
 

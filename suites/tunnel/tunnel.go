@@ -81,6 +81,7 @@ const (
 // rig is a lab of eastWest.
 type rig struct {
 	*lab.Lab
+	kernel bool // its tunnels are the kernel's
 	tunnel *lab.Tunnel
 }
 
@@ -88,7 +89,7 @@ type rig struct {
 func up(ctx context.Context, e testlab.Env, t testlab.Planner) *rig {
 	GinkgoHelper()
 	l := e.Up(ctx, t, func(o *lab.Options) { o.Reveal = true })
-	r := &rig{l, l.Tunnel(tunnelName)}
+	r := &rig{l, e.Kernel(), l.Tunnel(tunnelName)}
 	_, err := r.tunnel.Establish(ctx)
 	Expect(err).NotTo(HaveOccurred())
 	return r

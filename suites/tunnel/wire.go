@@ -178,7 +178,7 @@ func unkeyed(e testlab.Env) {
 	for _, o := range outers() {
 		It(fmt.Sprintf("lets nothing pass and nothing leak without SAs: %v", o), func(ctx SpecContext) {
 			l := e.Up(ctx, eastWest(o), nil)
-			r := &rig{l, l.Tunnel(tunnelName)}
+			r := &rig{l, e.Kernel(), l.Tunnel(tunnelName)}
 			recording := testlab.Record(l, fibreLink)
 			const each = 5
 			var boxes []mailbox
@@ -204,6 +204,6 @@ func unkeyed(e testlab.Env) {
 				pass(boxes[i], boxes[i+1], []byte("there"))
 				pass(boxes[i+1], boxes[i], []byte("back"))
 			}
-		}, NodeTimeout(timeout))
+		}, NodeTimeout(timeout), Label(testlab.Provokes))
 	}
 }
