@@ -26,11 +26,13 @@ import (
 
 // Options say how a plan is made real. The zero value uses what the machine has.
 type Options struct {
-	Shaper string // "auto" (or empty), "tbf", "none"
+	Shaper string // "auto" (or empty), "tbf", "netem", "none"
 	// ManualClock stops the clock of every tunnel but for Lab.Advance.
 	ManualClock bool
 	// Reveal keeps the secrets of each exchange for Tunnel.Secrets. For verifying the combination, never otherwise.
 	Reveal bool
+	// Seq is the sequence number after which every SA begins, for specs of what comes after 2^32 packets.
+	Seq uint64
 	// Log gets what the nodes' agents write to their standard error; nil discards it.
 	Log io.Writer
 	// Dataplane of the tunnels that leave it to the machine: "auto" (or empty), "gateway", "xfrm". DataplaneOf says it for
@@ -215,6 +217,9 @@ func (l *Lab) wire(ctx context.Context) error {
 		if len(link.Ignored) > 0 {
 			l.warn(fmt.Sprintf("link %s: %s not given, as --shaper=none asks", p.Name, strings.Join(link.Ignored, ", ")))
 		}
+		if s := link.State(); s.Shapes[0].Random() && !s.Seeded {
+			l.warn(fmt.Sprintf("link %s: this kernel's %s takes no seed (Linux 6.6 does); its random choices differ from run to run", p.Name, s.Shaper))
+		}
 	}
 	g := errgroup.Group{}
 	g.SetLimit(runtime.NumCPU())
@@ -350,11 +355,12 @@ func (l *Lab) Tunnel(name string) *Tunnel { return l.tunnels[name] }
 // Link is a link by its name; nil if the plan has none of that name.
 func (l *Lab) Link(name string) *links.Link { return l.links[name] }
 
-// ShapedBy names what gives the links their rate: "tbf", "none", or both where some links have no rate to give.
+// ShapedBy names what gives the links their shapes: "tbf", "netem", "none" where there is nothing to give, or several of
+// them.
 func (l *Lab) ShapedBy() string {
 	var names []string
 	for _, p := range l.Plan.Links {
-		if name := l.links[p.Name].Shaper; !slices.Contains(names, name) {
+		if name := l.links[p.Name].State().Shaper; !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

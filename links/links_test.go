@@ -81,8 +81,13 @@ func without(names ...string) kernel {
 			return nil
 		}
 	}
-	return kernel{tbf: has("tbf", "CONFIG_NET_SCH_TBF"), netem: has("netem", "CONFIG_NET_SCH_NETEM")}
+	return kernel{
+		tbf: has("tbf", "CONFIG_NET_SCH_TBF"), netem: has("netem", "CONFIG_NET_SCH_NETEM"), seeds: func() bool { return true },
+	}
 }
+
+// only shapes by one discipline.
+func only(d discipline) Shaper { return queueing{d.Name(), []discipline{d}} }
 
 func TestMakeAndClose(t *testing.T) {
 	host, err := net.Interfaces()
@@ -112,7 +117,7 @@ func TestMakeAndClose(t *testing.T) {
 			t.Errorf("%s is %v", want, l.Attrs().OperState)
 		}
 	}
-	if made.Shaper != "none" || made.Ignored != nil {
+	if made.State().Shaper != "none" || made.Ignored != nil {
 		t.Errorf("unshaped link without needs: %+v", made)
 	}
 	for range 2 {
@@ -148,7 +153,7 @@ func TestMakeLeavesNothingOnError(t *testing.T) {
 	second.B.Interface = "eth8"
 	for fail := 1; fail <= 2; fail++ {
 		calls := 0
-		_, err := newVeth(second, nss[2], nss[1], func(*netlink.Handle, int) error {
+		_, err := newVeth(second, nss[2], nss[1], func(int, end) error {
 			if calls++; calls == fail {
 				return refused
 			}
@@ -180,12 +185,12 @@ func TestTBFIsWhatWasAskedFor(t *testing.T) {
 			nss := spaces(t, 2)
 			link := planned("a-b")
 			link.Rate = rate
-			made, err := Make(link, nss[0], nss[1], tbf{without()})
+			made, err := Make(link, nss[0], nss[1], only(tbf{without()}))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if made.Shaper != "tbf" {
-				t.Errorf("shaper %q", made.Shaper)
+			if got := made.State().Shaper; got != "tbf" {
+				t.Errorf("shaper %q", got)
 			}
 			for i, name := range []string{"eth0", "eth7"} {
 				h, err := nss[i].Netlink()
@@ -224,8 +229,10 @@ func TestChoose(t *testing.T) {
 	bare, rated, wifi := planned("bare"), planned("rated"), planned("wifi0")
 	rated.Rate = 10e6
 	wifi.Rate, wifi.Delay, wifi.Loss = 10e6, 2*time.Millisecond, 0.01
-	jitter := planned("jitter0")
+	jitter, slow := planned("jitter0"), planned("slow")
 	jitter.Jitter = time.Millisecond
+	slow.Delay, slow.Jitter = time.Minute, 2200*time.Millisecond
+	const noTBF, noNetem = "this kernel has no tbf (CONFIG_NET_SCH_TBF)", "this kernel has no netem (CONFIG_NET_SCH_NETEM)"
 
 	tests := []struct {
 		name   string
@@ -239,19 +246,24 @@ func TestChoose(t *testing.T) {
 		{name: "rate", links: []topology.PlannedLink{bare, rated}, kernel: without("netem"), shaper: "auto"},
 		{name: "tbf by name", links: []topology.PlannedLink{rated}, want: "tbf", kernel: without("netem"), shaper: "tbf"},
 		{name: "none takes all", links: []topology.PlannedLink{rated, wifi}, want: "none", kernel: without("tbf", "netem"), shaper: "none"},
+		{name: "netem does all", links: []topology.PlannedLink{bare, rated, wifi, jitter}, kernel: without(), shaper: "auto"},
+		{name: "netem by name", links: []topology.PlannedLink{bare, rated, wifi, jitter}, want: "netem", kernel: without(), shaper: "netem"},
+		{name: "nothing needed of netem", links: []topology.PlannedLink{bare}, want: "netem", kernel: without("tbf", "netem"), shaper: "netem"},
 		{name: "no tbf", links: []topology.PlannedLink{bare, rated}, kernel: without("tbf", "netem"), lacks: []LinkNeeds{
-			{"rated", []string{fmt.Sprint("rate ", rated.Rate)}, []string{"this kernel has no tbf (CONFIG_NET_SCH_TBF)"}},
+			{"rated", []string{fmt.Sprint("rate ", rated.Rate)}, []string{noNetem, noTBF}},
 		}},
 		{name: "no netem, each link told", links: []topology.PlannedLink{bare, wifi, rated, jitter}, want: "auto", kernel: without("netem"), lacks: []LinkNeeds{
-			{"wifi0", []string{"delay 2ms", "loss 1%"}, []string{"this kernel has no netem (CONFIG_NET_SCH_NETEM)"}},
-			{"jitter0", []string{"jitter 1ms"}, []string{"this kernel has no netem (CONFIG_NET_SCH_NETEM)"}},
+			{"wifi0", []string{"delay 2ms", "loss 1%"}, []string{noNetem}},
+			{"jitter0", []string{"jitter 1ms"}, []string{noNetem}},
 		}},
-		{name: "netem is there but not our shaper", links: []topology.PlannedLink{jitter}, want: "tbf", kernel: without(), lacks: []LinkNeeds{
-			{"jitter0", []string{"jitter 1ms"}, []string{"this kernel has netem, but pqlab has no shaper that uses it yet"}},
+		{name: "netem is there but not asked for", links: []topology.PlannedLink{jitter}, want: "tbf", kernel: without(), lacks: []LinkNeeds{
+			{"jitter0", []string{"jitter 1ms"}, []string{"tbf gives a rate and nothing else"}},
 		}},
 		{name: "neither", links: []topology.PlannedLink{wifi}, kernel: without("tbf", "netem"), lacks: []LinkNeeds{
-			{"wifi0", []string{fmt.Sprint("rate ", wifi.Rate), "delay 2ms", "loss 1%"},
-				[]string{"this kernel has no tbf (CONFIG_NET_SCH_TBF)", "this kernel has no netem (CONFIG_NET_SCH_NETEM)"}},
+			{"wifi0", []string{fmt.Sprint("rate ", wifi.Rate), "delay 2ms", "loss 1%"}, []string{noNetem, noTBF}},
+		}},
+		{name: "more than netem can", links: []topology.PlannedLink{slow}, kernel: without(), lacks: []LinkNeeds{
+			{"slow", []string{"jitter 2.2s"}, []string{"netem varies a delay by 2.1 s at most"}},
 		}},
 	}
 	for _, tt := range tests {
@@ -295,7 +307,7 @@ func TestMakeRefusesWhatTheShaperLacks(t *testing.T) {
 	nss := spaces(t, 2)
 	link := planned("a-b")
 	link.Delay = time.Millisecond
-	for _, s := range []Shaper{tbf{without("netem")}, auto(backends(without()))} {
+	for _, s := range []Shaper{only(tbf{without()}), only(netem{without("netem")}), shapers(without("netem"))[0]} {
 		var unsupported *UnsupportedError
 		if _, err := Make(link, nss[0], nss[1], s); !errors.As(err, &unsupported) {
 			t.Errorf("%s: %v", s.Name(), err)
@@ -309,8 +321,8 @@ func TestMakeRefusesWhatTheShaperLacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{fmt.Sprint("rate ", link.Rate), "delay 1ms"}; made.Shaper != "none" || !slices.Equal(made.Ignored, want) {
-		t.Errorf("unshaped by wish: %q, ignored %q", made.Shaper, made.Ignored)
+	if want := []string{fmt.Sprint("rate ", link.Rate), "delay 1ms"}; made.State().Shaper != "none" || !slices.Equal(made.Ignored, want) {
+		t.Errorf("unshaped by wish: %q, ignored %q", made.State().Shaper, made.Ignored)
 	}
 }
 

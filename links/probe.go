@@ -1,24 +1,33 @@
 package links
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
+	"pqlab/topology"
 )
 
 // kernel answers whether the kernel has a qdisc: nil if so, else why not.
 type kernel struct {
 	tbf, netem func() error
+	seeds      func() bool // whether netem takes a seed; asked only if there is a netem
 }
 
 // probed asks the running kernel, each thing at most once and only when it matters.
 func probed() kernel {
-	return kernel{tbf: sync.OnceValue(ProbeTBF), netem: sync.OnceValue(ProbeNetem)}
+	tryNetem := sync.OnceValues(probeNetem)
+	return kernel{
+		tbf:   sync.OnceValue(ProbeTBF),
+		netem: func() error { _, err := tryNetem(); return err },
+		seeds: func() bool { seeded, _ := tryNetem(); return seeded },
+	}
 }
 
 // MissingError says that the kernel was asked for something and has it not.
@@ -37,40 +46,57 @@ func (e *MissingError) Is(target error) bool { return target == errors.ErrUnsupp
 // ProbeTBF tries a token bucket filter in a namespace of its own. It returns nil if that works, a *MissingError if the
 // kernel has none, else why it could not be tried.
 func ProbeTBF() error {
-	return probe(&MissingError{"tbf", "CONFIG_NET_SCH_TBF"}, func(index int) netlink.Qdisc {
-		return bucket(1e6, 65536, index) // the MTU of lo
-	})
+	return probe(&MissingError{"tbf", "CONFIG_NET_SCH_TBF"}, bucket(1e6, 65536), nil) // the MTU of lo
 }
 
 // ProbeNetem tries netem as ProbeTBF tries the token bucket filter.
 func ProbeNetem() error {
-	return probe(&MissingError{"netem", "CONFIG_NET_SCH_NETEM"}, func(index int) netlink.Qdisc {
-		return netlink.NewNetem(
-			netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-			netlink.NetemQdiscAttrs{Latency: 1000})
-	})
+	_, err := probeNetem()
+	return err
 }
 
-func probe(missing *MissingError, qdisc func(index int) netlink.Qdisc) error {
+// probeNetem says too whether it takes a seed, as Linux does from 6.6 on.
+func probeNetem() (seeded bool, err error) {
+	const seed = 0x5eed
+	q := &rawQdisc{QdiscAttrs: netlink.QdiscAttrs{Handle: filterHandle, Parent: netlink.HANDLE_ROOT}, kind: "netem"}
+	q.options = netemOptions(topology.Shape{Delay: time.Millisecond, Loss: 0.01}, spread{}, 1000, seed)
+	err = probe(&MissingError{"netem", "CONFIG_NET_SCH_NETEM"}, q, func(ns *netns.Namespace, index int) error {
+		options, err := readOptions(ns, index)
+		if err != nil {
+			return err
+		}
+		attrs, err := netemAttributes(options[q.Handle])
+		seeded = bytes.Equal(attrs[netemSeed], long(seed))
+		return err
+	})
+	return seeded, err
+}
+
+// probe puts q on lo in a namespace of its own, and calls then, if there is one, with the index of lo.
+func probe(missing *MissingError, q netlink.Qdisc, then func(ns *netns.Namespace, index int) error) error {
+	failed := func(err error) error { return fmt.Errorf("%s could not be tried: %w", missing.What, err) }
 	nss, err := netns.New(1)
 	if err != nil {
-		return fmt.Errorf("%s could not be tried: %w", missing.What, err)
+		return failed(err)
 	}
 	defer nss[0].Close()
 	h, err := nss[0].Netlink()
 	if err != nil {
-		return fmt.Errorf("%s could not be tried: %w", missing.What, err)
+		return failed(err)
 	}
 	lo, err := h.LinkByName("lo")
 	if err != nil {
-		return fmt.Errorf("%s could not be tried: %w", missing.What, err)
+		return failed(err)
 	}
-	err = h.QdiscAdd(qdisc(lo.Attrs().Index))
+	err = request(nss[0], lo.Attrs().Index, unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, q)
 	if errors.Is(err, unix.ENOENT) { // the kernel knows no qdisc of that name, and found no module
 		return missing
 	}
+	if err == nil && then != nil {
+		err = then(nss[0], lo.Attrs().Index)
+	}
 	if err != nil {
-		return fmt.Errorf("%s could not be tried: %w", missing.What, err)
+		return failed(err)
 	}
 	return nil
 }

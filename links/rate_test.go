@@ -205,7 +205,7 @@ func TestTBFRate(t *testing.T) {
 	if err := ProbeTBF(); err != nil {
 		t.Skip(err)
 	}
-	shaper := tbf{without("netem")}
+	shaper := only((tbf{without("netem")}))
 	for _, tt := range []struct {
 		rate topology.Rate
 		mtu  int
@@ -246,7 +246,7 @@ func TestTBFBothDirections(t *testing.T) {
 		t.Skip(err)
 	}
 	const rate = 20e6
-	a, b := joined(t, rate, 1500, tbf{without("netem")})
+	a, b := joined(t, rate, 1500, only(tbf{without("netem")}))
 	there, back := tcp(t, a, b, "10.0.0.2", rate), tcp(t, b, a, "10.0.0.1", rate)
 	defer there.stop()
 	defer back.stop()

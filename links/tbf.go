@@ -1,60 +1,37 @@
 package links
 
 import (
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
-	"pqlab/internal/netns"
 	"pqlab/topology"
 )
 
-// tbf gives links their rate by the kernel's token bucket filter (tc-tbf(8)) on both ends. It counts Ethernet frames
-// without preamble and checksum: 14 bytes more than the IP packet.
+// tbf gives links their rate by the kernel's token bucket filter (tc-tbf(8)). It counts Ethernet frames without preamble
+// and checksum: 14 bytes more than the IP packet.
 type tbf struct{ kernel }
 
 func (tbf) Name() string { return "tbf" }
 
-func (t tbf) Lacks(link topology.PlannedLink) *LinkNeeds {
-	lacks := LinkNeeds{Link: link.Name}
-	if needs := needsRate(link); needs != nil {
+func (t tbf) lacks(s topology.Shape) (needs, missing []string) {
+	if s.Rate > 0 {
 		if err := t.tbf(); err != nil {
-			lacks.Needs = append(lacks.Needs, needs...)
-			lacks.Missing = append(lacks.Missing, err.Error())
+			needs, missing = needsRate(s), []string{err.Error()}
 		}
 	}
-	if needs := needsDelay(link); needs != nil {
-		lacks.Needs = append(lacks.Needs, needs...)
-		if err := t.netem(); err != nil {
-			lacks.Missing = append(lacks.Missing, err.Error())
-		} else {
-			lacks.Missing = append(lacks.Missing, "this kernel has netem, but pqlab has no shaper that uses it yet")
-		}
+	if impairments := s.Impairments(); impairments != nil {
+		needs, missing = append(needs, impairments...), append(missing, "tbf gives a rate and nothing else")
 	}
-	if lacks.Needs == nil {
-		return nil
-	}
-	return &lacks
+	return needs, missing
 }
 
-func (t tbf) connect(link topology.PlannedLink, a, b *netns.Namespace) (*Link, error) {
-	if link.Rate == 0 {
-		return newVeth(link, a, b, nil)
-	}
-	made, err := newVeth(link, a, b, func(h *netlink.Handle, index int) error {
-		if err := h.QdiscAdd(bucket(link.Rate, link.MTU, index)); err != nil {
-			return fmt.Errorf("tbf %v: %w", link.Rate, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	made.Shaper = t.Name()
-	return made, nil
+func (tbf) queues(s topology.Shape, mtu int, _ uint64) []netlink.Qdisc {
+	return []netlink.Qdisc{bucket(s.Rate, mtu)}
 }
+
+func (tbf) seeded() bool { return true } // there is nothing random
 
 const (
 	// tick is what the kernel's packet scheduler counts time in (PSCHED_SHIFT in include/net/pkt_sched.h).
@@ -65,20 +42,22 @@ const (
 	refill = 4 * time.Millisecond
 	// header is what a frame has above the MTU.
 	header = 14
+	// most is more than any machine sends, in bytes per second. It stands for no rate at all.
+	most = 4e11
 )
 
-// bucket is the filter for a link of that rate. The bucket holds a full frame at least: larger ones would be dropped.
-func bucket(rate topology.Rate, mtu, index int) *netlink.Tbf {
-	bytes := max(float64(rate)/8, 1) // per second
+// bucket is the filter for a link of that rate; 0 means any. The bucket holds a full frame at least: larger ones would be
+// dropped.
+func bucket(rate topology.Rate, mtu int) *netlink.Tbf {
+	bytes := most
+	if rate > 0 {
+		bytes = min(max(float64(rate)/8, 1), most)
+	}
 	burst := max(bytes*refill.Seconds(), 4000, float64(mtu+header))
 	return &netlink.Tbf{
-		QdiscAttrs: netlink.QdiscAttrs{
-			LinkIndex: index,
-			Handle:    netlink.MakeHandle(1, 0),
-			Parent:    netlink.HANDLE_ROOT,
-		},
-		Rate:   uint64(bytes),
-		Limit:  uint32(min(bytes*latency.Seconds()+burst, math.MaxUint32)),
-		Buffer: uint32(min(math.Ceil(burst/bytes*float64(time.Second)/float64(tick)), math.MaxUint32)),
+		QdiscAttrs: netlink.QdiscAttrs{Handle: filterHandle, Parent: netlink.HANDLE_ROOT},
+		Rate:       uint64(bytes),
+		Limit:      uint32(min(bytes*latency.Seconds()+burst, math.MaxUint32)),
+		Buffer:     uint32(min(math.Ceil(burst/bytes*float64(time.Second)/float64(tick)), math.MaxUint32)),
 	}
 }

@@ -110,7 +110,7 @@ func TestJudgeRekeys(t *testing.T) {
 		"lost on the way":     {[]report.Rekey{{}, {Lost: 3}}, 0, 0, 1, true, 1},
 		"on a way that loses": {[]report.Rekey{{Lost: 3}}, 0, 0.1, 1, true, 0},
 	} {
-		p := &topology.Plan{Links: []topology.PlannedLink{{Link: topology.Link{Loss: tt.loss}}}}
+		p := &topology.Plan{Links: []topology.PlannedLink{{Link: topology.Link{Shape: topology.Shape{Loss: tt.loss}}}}}
 		r := runner{plan: p, result: report.Result{Rekeys: tt.rekeys}}
 		r.judgeRekeys(tt.homeless)
 		if len(r.result.Checks) != tt.checks || tt.checks > 0 && r.result.Checks[0].OK != tt.ok || len(r.result.Warnings) != tt.warnings {

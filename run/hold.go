@@ -114,10 +114,7 @@ func (h *held) Status(ctx context.Context) (supervisor.Status, error) {
 		s.Nodes = append(s.Nodes, status)
 	}
 	for _, p := range l.Plan.Links {
-		s.Links = append(s.Links, supervisor.LinkStatus{
-			Name: p.Name, Kind: string(p.Kind), A: p.A.Node + ":" + p.A.Interface, B: p.B.Node + ":" + p.B.Interface,
-			Shaper: l.Link(p.Name).Shaper, Rate: uint64(p.Rate), Delay: p.Delay, Loss: p.Loss,
-		})
+		s.Links = append(s.Links, linkStatus(p, l.Link(p.Name).State()))
 	}
 	h.mu.Lock()
 	rekeys, failed := maps.Clone(h.rekeys), maps.Clone(h.failed)

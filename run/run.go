@@ -170,7 +170,7 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 // lossy says whether the lab is meant to lose packets.
 func (r *runner) lossy() bool {
 	for _, l := range r.plan.Links {
-		if l.Loss > 0 {
+		if l.Loses() {
 			return true
 		}
 	}

@@ -312,6 +312,17 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return *r.Status, nil
 }
 
+// SetLink changes what a link does to packets, as Lab.SetLink.
+func (c *Client) SetLink(ctx context.Context, link, from string, change []string) error {
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	_, err = s.ask(request{Op: opLink, Link: &linkRequest{Link: link, From: from, Change: change}}, answerTimeout)
+	return err
+}
+
 // Log gives the last 16 KiB of what the supervisor and its children printed.
 func (c *Client) Log(ctx context.Context) (string, error) {
 	s, err := c.open(ctx)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -176,6 +177,7 @@ type fakeLab struct {
 	marks   string
 	downErr error
 	downs   atomic.Int32
+	sets    atomic.Int32
 	running sync.WaitGroup
 }
 
@@ -183,7 +185,7 @@ func (l *fakeLab) Status(context.Context) (Status, error) {
 	return Status{
 		Name: "fake", Topology: "pair", Since: time.Unix(1e9, 0).UTC(),
 		Nodes: []NodeStatus{{Name: "n1", Kind: "host", Addresses: []netip.Prefix{netip.MustParsePrefix("fd00::1/64")}, PID: 1, CPU: 0.5}, {Name: "n2", Kind: "dpu"}},
-		Links: []LinkStatus{{Name: "l1", Kind: "fibre", A: "n1:eth0", B: "n2:eth0", Shaper: "tbf", Rate: 1e9}},
+		Links: []LinkStatus{{Name: "l1", Kind: "fibre", A: "n1:eth0", B: "n2:eth0", Shaper: "tbf", FromA: ShapeStatus{Text: "rate 1Gbit/s", Rate: 1e9}, FromB: ShapeStatus{GilbertElliott: []float64{0.1, 0.2, 1, 0}}}},
 		Tunnels: []TunnelStatus{{Name: "t1", A: "n1", B: "n2", Rekeys: 3, SAs: []SAStatus{{Node: "n1", Direction: "out", SPI: 4096, Packets: 7}},
 			Drops: map[string]uint64{"replay": 1}}},
 	}, nil
@@ -224,6 +226,20 @@ func (l *fakeLab) Exec(_ context.Context, node string, c Command) (Process, erro
 		return nil, err
 	}
 	return p, nil
+}
+
+// SetLink knows one link and what each of its errors is.
+func (l *fakeLab) SetLink(_ context.Context, link, from string, change []string) error {
+	switch {
+	case link != "l1":
+		return fmt.Errorf("%w: %q", ErrNoLink, link)
+	case from == "slow":
+		return fmt.Errorf("delay: %w", errors.ErrUnsupported)
+	case !slices.Equal(change, []string{"delay=20ms", "loss=1%"}) || from != "" && from != "n1":
+		return fmt.Errorf("%w: %q from %q", ErrInput, change, from)
+	}
+	l.sets.Add(1)
+	return nil
 }
 
 func (l *fakeLab) Down(context.Context) error {

@@ -14,6 +14,7 @@ import (
 const (
 	requestTimeout = 10 * time.Second // for a client to say what it wants, and to take the answer
 	statusTimeout  = 10 * time.Second
+	linkTimeout    = 10 * time.Second
 	downTimeout    = time.Minute
 	hangupGrace    = 2 * time.Second
 	maxClients     = 256
@@ -223,6 +224,8 @@ func (s *server) handle(c *net.UnixConn) {
 		s.status(c)
 	case opExec:
 		s.execute(c, q.Exec, files)
+	case opLink:
+		s.setLink(c, q.Link)
 	case opDown:
 		s.takeDown(c)
 	default:
@@ -263,6 +266,21 @@ func (s *server) status(c *net.UnixConn) {
 	}
 	st.State, st.PID = state, os.Getpid()
 	answer(c, reply{Status: &st})
+}
+
+func (s *server) setLink(c *net.UnixConn, q *linkRequest) {
+	lab, state := s.running()
+	switch {
+	case q == nil:
+		refuse(c, fmt.Errorf("%w: link without a request", ErrProtocol))
+		return
+	case state != Running:
+		refuse(c, fmt.Errorf("%w: it is %s", ErrState, state))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), linkTimeout)
+	defer cancel()
+	refuse(c, lab.SetLink(ctx, q.Link, q.From, q.Change)) // no error is no refusal
 }
 
 func (s *server) takeDown(c *net.UnixConn) {

@@ -21,8 +21,9 @@ import (
 // puppetLab has processes that exist in memory only.
 type puppetLab struct{}
 
-func (puppetLab) Status(context.Context) (Status, error) { return Status{}, nil }
-func (puppetLab) Down(context.Context) error             { return nil }
+func (puppetLab) Status(context.Context) (Status, error)                  { return Status{}, nil }
+func (puppetLab) Down(context.Context) error                              { return nil }
+func (puppetLab) SetLink(context.Context, string, string, []string) error { return nil }
 func (puppetLab) Exec(context.Context, string, Command) (Process, error) {
 	return &puppet{got: make(chan syscall.Signal, 100), end: make(chan struct{})}, nil
 }
@@ -200,10 +201,41 @@ func TestWhileStarting(t *testing.T) {
 	if _, err := c.Exec(t.Context(), "n1", sh("true")); !errors.Is(err, ErrState) {
 		t.Errorf("exec: %v", err)
 	}
+	if err := c.SetLink(t.Context(), "l1", "", []string{"delay=20ms", "loss=1%"}); !errors.Is(err, ErrState) {
+		t.Errorf("link: %v", err)
+	}
 	if err := c.Down(t.Context()); err == nil || errors.Is(err, context.Canceled) || len(split(err)) != 1 {
 		t.Errorf("down: %v", err)
 	}
 	<-done
+}
+
+func TestSetLink(t *testing.T) {
+	t.Parallel()
+	lab := &fakeLab{}
+	s := serve(t, lab)
+	c := dial(t, s.name)
+	good := []string{"delay=20ms", "loss=1%"}
+	for _, tt := range []struct {
+		link, from string
+		change     []string
+		want       error
+	}{
+		{"l1", "", good, nil},
+		{"l1", "n1", good, nil},
+		{"l2", "", good, ErrNoLink},
+		{"l1", "n9", good, ErrInput},
+		{"l1", "", []string{"delay=20ms"}, ErrInput},
+		{"l1", "", nil, ErrInput},
+		{"l1", "slow", good, errors.ErrUnsupported},
+	} {
+		if err := c.SetLink(t.Context(), tt.link, tt.from, tt.change); !errors.Is(err, tt.want) {
+			t.Errorf("%s from %q, %q: %v, want %v", tt.link, tt.from, tt.change, err, tt.want)
+		}
+	}
+	if n := lab.sets.Load(); n != 2 {
+		t.Errorf("%d links set, want 2", n)
+	}
 }
 
 func TestVersions(t *testing.T) {

@@ -26,6 +26,10 @@ type Lab interface {
 	// returned. The lab sees to it that the process, and what it starts, dies with the supervisor, however that dies. An
 	// unknown node is ErrNoNode.
 	Exec(ctx context.Context, node string, cmd Command) (Process, error)
+	// SetLink changes what a link does to packets: all of change, each "KEY=VALUE", or after an error nothing; of what
+	// the node from sends, or of both directions if from is empty. A link or end that there is not is ErrNoLink, what
+	// makes no sense ErrInput, and what the lab's shaper cannot do errors.ErrUnsupported.
+	SetLink(ctx context.Context, link, from string, change []string) error
 	// Down takes the lab down, going on after an error and returning all of them (errors.Join). It is called once, after
 	// every process that Exec started has been told to end.
 	Down(context.Context) error
@@ -88,14 +92,30 @@ type NodeStatus struct {
 
 // LinkStatus describes a link.
 type LinkStatus struct {
-	Name   string        `json:"name"`
-	Kind   string        `json:"kind"`
-	A      string        `json:"a"` // "node:interface"
-	B      string        `json:"b"`
-	Shaper string        `json:"shaper"`
-	Rate   uint64        `json:"bits_per_second,omitempty"` // 0: unshaped
-	Delay  time.Duration `json:"delay_ns,omitempty"`
-	Loss   float64       `json:"loss,omitempty"`
+	Name   string      `json:"name"`
+	Kind   string      `json:"kind"`
+	A      string      `json:"a"` // "node:interface"
+	B      string      `json:"b"`
+	Shaper string      `json:"shaper"`
+	Seeded bool        `json:"seeded"` // whether what is random in it is that of its seed
+	FromA  ShapeStatus `json:"from_a"`
+	FromB  ShapeStatus `json:"from_b"`
+}
+
+// ShapeStatus is what a link does to packets of one direction now. Shares and probabilities are from 0 to 1.
+type ShapeStatus struct {
+	Text            string        `json:"text"`                      // all of it, for people
+	Rate            uint64        `json:"bits_per_second,omitempty"` // 0: unshaped
+	Delay           time.Duration `json:"delay_ns,omitempty"`
+	Jitter          time.Duration `json:"jitter_ns,omitempty"`
+	Distribution    string        `json:"distribution,omitempty"` // of the delay, where there is a jitter
+	Unordered       bool          `json:"unordered,omitempty"`
+	Loss            float64       `json:"loss,omitempty"`
+	LossCorrelation float64       `json:"loss_correlation,omitempty"`
+	GilbertElliott  []float64     `json:"gilbert_elliott,omitempty"` // p, r, loss in the bad state, loss in the good one
+	Duplication     float64       `json:"duplication,omitempty"`
+	Reordering      float64       `json:"reordering,omitempty"`
+	Corruption      float64       `json:"corruption,omitempty"`
 }
 
 // TunnelStatus describes a tunnel.
@@ -141,6 +161,10 @@ var (
 	ErrDenied = errors.New("permission denied")
 	// ErrNoNode: the lab has no node of that name.
 	ErrNoNode = errors.New("no such node")
+	// ErrNoLink: the lab has no link of that name, or it does not end at that node.
+	ErrNoLink = errors.New("no such link")
+	// ErrInput: what was asked for makes no sense.
+	ErrInput = errors.New("bad input")
 	// ErrState: the lab is starting or stopping, and cannot do that now.
 	ErrState = errors.New("lab is not running")
 	// ErrBusy: the supervisor serves as many clients as it can.

@@ -24,7 +24,7 @@ import (
 //
 // The client's closing its end early hangs the process up.
 const (
-	protocolVersion = 1
+	protocolVersion = 2
 	maxRequest      = 1 << 20  // bytes; holds the arguments and environment of a command
 	maxReply        = 16 << 20 // bytes; holds the status of some 10,000 nodes
 	maxNotice       = 1 << 10  // bytes
@@ -41,12 +41,20 @@ const (
 	opStatus operation = "status"
 	opExec   operation = "exec"
 	opDown   operation = "down"
+	opLink   operation = "link"
 )
 
 type request struct {
 	Version int          `json:"version"`
 	Op      operation    `json:"op"`
 	Exec    *execRequest `json:"exec,omitempty"`
+	Link    *linkRequest `json:"link,omitempty"`
+}
+
+type linkRequest struct {
+	Link   string   `json:"link"`
+	From   string   `json:"from,omitempty"`
+	Change []string `json:"change"`
 }
 
 // execRequest has bytes where Command has strings: file names need not be UTF-8, and JSON's strings must.
@@ -82,7 +90,7 @@ type wireError struct {
 // kinds are the errors that keep their identity on the wire.
 func kinds() map[string]error {
 	return map[string]error{
-		"denied": ErrDenied, "node": ErrNoNode, "state": ErrState, "busy": ErrBusy, "protocol": ErrProtocol,
+		"denied": ErrDenied, "node": ErrNoNode, "link": ErrNoLink, "input": ErrInput, "unsupported": errors.ErrUnsupported, "state": ErrState, "busy": ErrBusy, "protocol": ErrProtocol,
 		"notfound": os.ErrNotExist, "permission": os.ErrPermission,
 	}
 }

@@ -162,9 +162,10 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 // FuzzServer gives a served connection whatever bytes, and ends it.
 func FuzzServer(f *testing.F) {
 	for _, q := range []any{
-		request{Version: 1, Op: opStatus}, request{Version: 1, Op: opDown}, request{Version: 2, Op: opStatus}, request{Version: 1, Op: opExec},
-		request{Version: 1, Op: opExec, Exec: &execRequest{Node: "n1", Path: []byte("/bin/true"), TTY: true}},
-		request{Version: 1, Op: opExec, Exec: &execRequest{Node: "n1", Path: []byte("/bin/true"), Stdin: true}},
+		request{Version: 2, Op: opStatus}, request{Version: 2, Op: opDown}, request{Version: 3, Op: opStatus}, request{Version: 2, Op: opExec},
+		request{Version: 2, Op: opExec, Exec: &execRequest{Node: "n1", Path: []byte("/bin/true"), TTY: true}},
+		request{Version: 2, Op: opExec, Exec: &execRequest{Node: "n1", Path: []byte("/bin/true"), Stdin: true}},
+		request{Version: 2, Op: opLink}, request{Version: 2, Op: opLink, Link: &linkRequest{Link: "l1", From: "n1", Change: []string{"delay=20ms"}}},
 	} {
 		b, err := encode(q, maxRequest)
 		if err != nil {

@@ -271,6 +271,50 @@ func Loss(share float64) LinkOption {
 	return linkOption(func(l *Link) error { l.Loss = share; return nil })
 }
 
+// LossCorrelation is that of the losses of two packets that follow one another, from 0 to less than 1.
+func LossCorrelation(c float64) LinkOption {
+	return linkOption(func(l *Link) error { l.LossCorrelation = c; return nil })
+}
+
+// A GilbertElliott is an option of a link.
+func (g GilbertElliott) link(l *Link) error {
+	l.GilbertElliott = g
+	if g == (GilbertElliott{}) {
+		return errors.New("an empty GilbertElliott loses nothing; leave it out")
+	}
+	return nil
+}
+
+// Distribution of a link's delay: "uniform", "normal", "pareto", "paretonormal".
+func Distribution(name string) LinkOption {
+	return linkOption(func(l *Link) error { l.Distribution = name; return nil })
+}
+
+// Table gives a link's delay an own distribution: equally likely values, of any mean and scale.
+func Table(values ...float64) LinkOption {
+	return linkOption(func(l *Link) error { l.Table = values; return nil })
+}
+
+// Unordered lets packets whose delay varies overtake each other.
+func Unordered() LinkOption {
+	return linkOption(func(l *Link) error { l.Unordered = true; return nil })
+}
+
+// Duplication is the share of packets that come twice.
+func Duplication(share float64) LinkOption {
+	return linkOption(func(l *Link) error { l.Duplication = share; return nil })
+}
+
+// Reordering is the share of packets that skip the delay of a link and so overtake others.
+func Reordering(share float64) LinkOption {
+	return linkOption(func(l *Link) error { l.Reordering = share; return nil })
+}
+
+// Corruption is the share of packets in which a link turns a bit over.
+func Corruption(share float64) LinkOption {
+	return linkOption(func(l *Link) error { l.Corruption = share; return nil })
+}
+
 // Length of a fibre in metres.
 func Length(metres float64) LinkOption {
 	return linkOption(func(l *Link) error { l.Length = metres; return nil })

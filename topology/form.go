@@ -28,6 +28,7 @@ type field[T any] struct {
 	required bool
 	read     func(d *decoder, n ast.Node, element string, t *T)
 	write    func(e *encoder, t *T)
+	copy     func(to, from *T)
 	zero     func(t *T) bool
 	schema   func() *jsonschema.Schema
 }
@@ -42,6 +43,7 @@ func key[T, V any](name, doc string, f form[V], at func(*T) *V) field[T] {
 			}
 		},
 		write:  func(e *encoder, t *T) { f.write(e, *at(t)) },
+		copy:   func(to, from *T) { *at(to) = *at(from) },
 		zero:   func(t *T) bool { return f.zero(*at(t)) },
 		schema: f.schema,
 	}
@@ -218,6 +220,22 @@ func lossForm() form[float64] {
 	return scalar(parseLoss, formatLoss, either(number, pattern(`^[0-9]+(\.[0-9]+)?%$`, "1%")))
 }
 
+// shareForm is a share where none at all makes no sense.
+func shareForm() form[float64] {
+	f := lossForm()
+	return scalar(func(s string) (float64, error) {
+		v, err := parseLoss(s)
+		if err == nil && v == 0 {
+			err = fmt.Errorf("is nothing; leave it out")
+		}
+		return v, err
+	}, formatLoss, f.schema)
+}
+
+func numberForm() form[float64] {
+	return scalar(parseNumber, func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }, ofType("number"))
+}
+
 func lengthForm() form[float64] {
 	return scalar(parseLength, formatLength, pattern(`^[0-9]+(\.[0-9]+)?k?m$`, "80m", "10km"))
 }
@@ -337,19 +355,42 @@ func linkForm() form[Link] {
 		key("addresses", "Addresses with the prefix length of the network; default: allocated.",
 			list("addresses", prefixForm("an address with a prefix length, as 10.0.0.1/24"), maxList), func(e *End) *[]netip.Prefix { return &e.Addresses }),
 	), func(e *End) *string { return &e.Node }, func(e End) bool { return e.Interface == "" && len(e.Addresses) == 0 })
-	return object("link",
+	fields := []field[Link]{
 		key("name", "Unique name; default: the names of its ends.", nameForm(), func(l *Link) *string { return &l.Name }),
 		need(key("kind", "What it is made of.", text[LinkKind](enum(linkKinds())), func(l *Link) *LinkKind { return &l.Kind })),
 		need(key("a", "One end: a node's name, or more.", end, func(l *Link) *End { return &l.A })),
 		need(key("b", "The other end.", end, func(l *Link) *End { return &l.B })),
-		key("rate", "Bit rate in each direction; default: unshaped.", rateForm(), func(l *Link) *Rate { return &l.Rate }),
-		key("delay", "One way, added to what the length of a fibre gives.", timeForm(), func(l *Link) *time.Duration { return &l.Delay }),
-		key("jitter", "Standard deviation of the delay.", timeForm(), func(l *Link) *time.Duration { return &l.Jitter }),
-		key("loss", "Share of packets lost.", lossForm(), func(l *Link) *float64 { return &l.Loss }),
+	}
+	fields = append(fields, shapeFields(func(l *Link) *Shape { return &l.Shape })...)
+	return object("link", append(fields,
 		key("length", "Of a fibre.", lengthForm(), func(l *Link) *float64 { return &l.Length }),
 		key("mtu", "Bytes of IP packet; default 9000 for a fibre, else 1500.", intForm(), func(l *Link) *int { return &l.MTU }),
 		key("seed", "Of this link's randomness; default: from the topology's seed and the link's name.", seedForm(), func(l *Link) *uint64 { return &l.Seed }),
+	)...)
+}
+
+// shapeFields are the keys that a T has for a Shape.
+func shapeFields[T any](at func(*T) *Shape) []field[T] {
+	chain := object("gilbert_elliott",
+		need(key("p", "Probability to go from the good state to the bad one.", shareForm(), func(g *GilbertElliott) *float64 { return &g.P })),
+		need(key("r", "Probability to go back: one by the mean length of a burst.", shareForm(), func(g *GilbertElliott) *float64 { return &g.R })),
+		key("bad", "Share of packets lost in the bad state; default all.", shareForm(), func(g *GilbertElliott) *float64 { return &g.Bad }),
+		key("good", "Share of packets lost in the good state; default none.", lossForm(), func(g *GilbertElliott) *float64 { return &g.Good }),
 	)
+	return []field[T]{
+		key("rate", "Bit rate in each direction; default: unshaped.", rateForm(), func(t *T) *Rate { return &at(t).Rate }),
+		key("delay", "One way, added to what the length of a fibre gives.", timeForm(), func(t *T) *time.Duration { return &at(t).Delay }),
+		key("jitter", "Standard deviation of the delay.", timeForm(), func(t *T) *time.Duration { return &at(t).Jitter }),
+		key("distribution", "Of the delay; default normal.", text[string](enum(distributions())), func(t *T) *string { return &at(t).Distribution }),
+		key("table", "In place of a distribution: equally likely values, of any mean and scale.", list("table", numberForm(), maxTable), func(t *T) *[]float64 { return &at(t).Table }),
+		key("unordered", "Packets whose delay varies overtake each other; default: they keep their order.", boolForm(), func(t *T) *bool { return &at(t).Unordered }),
+		key("loss", "Share of packets lost.", lossForm(), func(t *T) *float64 { return &at(t).Loss }),
+		key("loss_correlation", "Of the losses of two packets that follow one another.", lossForm(), func(t *T) *float64 { return &at(t).LossCorrelation }),
+		key("gilbert_elliott", "Loss in bursts, in place of loss: a good and a bad state, with a step for each packet.", chain, func(t *T) *GilbertElliott { return &at(t).GilbertElliott }),
+		key("duplication", "Share of packets that come twice.", lossForm(), func(t *T) *float64 { return &at(t).Duplication }),
+		key("reordering", "Share of packets that skip the delay and overtake others.", lossForm(), func(t *T) *float64 { return &at(t).Reordering }),
+		key("corruption", "Share of packets in which a bit is turned over.", lossForm(), func(t *T) *float64 { return &at(t).Corruption }),
+	}
 }
 
 func tunnelForm() form[Tunnel] {

@@ -70,23 +70,16 @@ func (p *planner) checkNumbers(i int, what string) {
 	} else if l.MTU < minMTU || l.MTU > maxMTU {
 		p.add(BadValue, at("mtu"), "%s: MTU %d is outside %d (the least that IPv6 takes) to %d", what, l.MTU, minMTU, maxMTU)
 	}
-	if !(l.Loss >= 0 && l.Loss <= 1) {
-		p.add(BadValue, at("loss"), "%s: loss %v is outside 0 to 1", what, l.Loss)
-	}
-	p.checkTime(at("delay"), what+": delay", l.Delay, 0, time.Hour)
-	p.checkTime(at("jitter"), what+": jitter", l.Jitter, 0, time.Hour)
+	var length time.Duration
 	switch {
 	case !(l.Length >= 0) || l.Length > 1e9:
 		p.add(BadValue, at("length"), "%s: length %v is outside 0 to 1000000km", what, l.Length)
-		return
 	case l.Length > 0 && l.Kind != Fibre:
 		p.add(BadValue, at("length"), "%s: only a fibre has a length; give a delay", what)
-	case l.Delay >= 0 && l.Delay <= maxTime:
-		l.Delay += fibreDelay(l.Length)
+	default:
+		length = fibreDelay(l.Length)
 	}
-	if l.Jitter > 0 && l.Delay == 0 {
-		p.add(BadValue, at("jitter"), "%s: jitter varies the delay, and there is none; give a delay", what)
-	}
+	p.checkShape(&l.Shape, length, at, what)
 }
 
 func (p *planner) checkTime(element, what string, d, least, most time.Duration) {

@@ -232,7 +232,7 @@ func (p *planner) checkInner(i int) {
 }
 
 // oneOf reports a value that is none of the known ones. An empty one passes if it may be left out.
-func (p *planner) oneOf(element, what, value string, known []string, optional bool) bool {
+func (p *problems) oneOf(element, what, value string, known []string, optional bool) bool {
 	if value == "" && optional || slices.Contains(known, value) {
 		return true
 	}
@@ -354,6 +354,7 @@ func (p *planner) plan() *Plan {
 				}
 			}
 		}
+		l.Table = slices.Clone(l.Table)
 		plan.Links[i] = PlannedLink{l}
 	}
 	for i := range p.tunnels {

@@ -120,10 +120,13 @@ func (d *drawing) linkLines(i int) []string {
 	}
 	lines := []string{l.Name, what}
 	if l.Delay > 0 || l.Jitter > 0 {
-		lines = append(lines, delayText(l.Link))
+		lines = append(lines, delayText(l.Shape))
 	}
-	if l.Loss > 0 {
-		lines = append(lines, "loss "+lossText(l.Loss))
+	if l.Loses() && l.Chain() != (GilbertElliott{}) {
+		lines = append(lines, "loss "+lossText(l.Shape))
+	}
+	if other := otherText(l.Shape); other != "" {
+		lines = append(lines, other)
 	}
 	for _, end := range []End{l.A, l.B} {
 		for _, a := range end.Addresses {

@@ -48,7 +48,11 @@ func (p *Plan) Text() string {
 	if len(p.Links) > 0 {
 		table("LINK\tKIND\tA\tB\tRATE\tMTU\tDELAY\tLOSS", func(row func(...any)) {
 			for _, l := range p.Links {
-				row(l.Name, l.Kind, l.A.Node+" "+l.A.Interface, l.B.Node+" "+l.B.Interface, rateText(l.Rate), l.MTU, delayText(l.Link), lossText(l.Loss))
+				cells := []any{l.Name, l.Kind, l.A.Node + " " + l.A.Interface, l.B.Node + " " + l.B.Interface, rateText(l.Rate), l.MTU, delayText(l.Shape), lossText(l.Shape)}
+				if other := otherText(l.Shape); other != "" {
+					cells = append(cells, other)
+				}
+				row(cells...)
 			}
 		})
 	}
@@ -88,22 +92,49 @@ func rateText(r Rate) string {
 	return r.String()
 }
 
-func delayText(l Link) string {
+func delayText(l Shape) string {
 	s := "-"
 	if l.Delay > 0 {
 		s = l.Delay.Round(time.Microsecond / 10).String()
 	}
 	if l.Jitter > 0 {
 		s += " ±" + l.Jitter.String()
+		if d := l.DelayDistribution(); d != normal {
+			s += " " + d
+		}
+		if l.Unordered {
+			s += " unordered"
+		}
 	}
 	return s
 }
 
-func lossText(f float64) string {
-	if f == 0 {
+// lossText is the share of packets lost; "in bursts" if one loss makes the next more likely.
+func lossText(s Shape) string {
+	g := s.Chain()
+	if g == (GilbertElliott{}) {
 		return "-"
 	}
-	return fmt.Sprintf("%.4g%%", 100*f)
+	share := (g.P*g.Bad + g.R*g.Good) / (g.P + g.R)
+	text := fmt.Sprintf("%.4g%%", 100*share)
+	if s.LossCorrelation > 0 || s.GilbertElliott != (GilbertElliott{}) {
+		text += " in bursts"
+	}
+	return text
+}
+
+// otherText says what else befalls packets.
+func otherText(s Shape) string {
+	var parts []string
+	for _, p := range []struct {
+		share float64
+		name  string
+	}{{s.Duplication, "duplicated"}, {s.Reordering, "reordered"}, {s.Corruption, "corrupted"}} {
+		if p.share > 0 {
+			parts = append(parts, fmt.Sprintf("%.4g%% %s", 100*p.share, p.name))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func way(f PlannedFlow) string {

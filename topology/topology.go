@@ -66,13 +66,11 @@ type Link struct {
 	Kind LinkKind
 	A, B End
 
-	Rate   Rate          // bits per second in each direction; 0 means unshaped
-	Delay  time.Duration // one way, added to what Length gives
-	Jitter time.Duration // standard deviation of Delay
-	Loss   float64       // share of packets lost, 0 to 1
-	Length float64       // metres; of a fibre: adds propagation delay (group index 1.468)
-	MTU    int           // bytes of IP packet; 0 means the default of the kind
-	Seed   uint64        // of this link's randomness; 0 means derived from the topology's seed and the link's name
+	Shape // of each direction by itself
+
+	Length float64 // metres; of a fibre: adds propagation delay (group index 1.468)
+	MTU    int     // bytes of IP packet; 0 means the default of the kind
+	Seed   uint64  // of this link's randomness; 0 means derived from the topology's seed and the link's name
 }
 
 // End is where a link enters a node.

@@ -149,6 +149,16 @@ func parseLength(s string) (float64, error) {
 
 func formatLength(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) + "m" }
 
+// parseNumber reads a decimal number with or without a sign.
+func parseNumber(s string) (float64, error) {
+	number, negative := strings.CutPrefix(s, "-")
+	f, err := parseFloat(number, "")
+	if negative {
+		f = -f
+	}
+	return f + 0, err // not -0, which is written 0 and would not be read back as it was
+}
+
 func parseFloat(number, exponent string) (float64, error) {
 	if strings.HasPrefix(number, "-") {
 		return 0, errors.New("is negative")

@@ -171,9 +171,9 @@ func describe(c *cobra.Command, lab string) error {
 			rows = append(rows, []string{"", n.Error})
 		}
 	}
-	rows = append(rows, nil, []string{"LINK", "KIND", "SHAPER", "A", "B"})
+	rows = append(rows, nil, []string{"LINK", "KIND", "SHAPER", "A", "B", "SHAPE"})
 	for _, l := range s.Links {
-		rows = append(rows, []string{l.Name, l.Kind, l.Shaper, l.A, l.B})
+		rows = append(rows, linkRows(l)...)
 	}
 	rows = append(rows, nil, []string{"TUNNEL", "SUITE", "REKEYS", "DATAPLANE", "SAS"})
 	for _, t := range s.Tunnels {

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"pqlab/supervisor"
+	"pqlab/topology"
+)
+
+func newLink() *cobra.Command {
+	c := &cobra.Command{Use: "link", Short: "Change links of a lab that is up"}
+	group(c)
+	c.AddCommand(newLinkSet())
+	return c
+}
+
+func newLinkSet() *cobra.Command {
+	c := &cobra.Command{
+		Use: "set LAB LINK KEY=VALUE…", Short: "Change what a link does to packets",
+		Long: `set gives keys of a link new values, as a topology has them: rate, delay, jitter, distribution, table, unordered,
+loss, loss_correlation, gilbert_elliott, duplication, reordering, corruption. The value none takes a key back. What is
+not named stays as it is. It holds for both directions, or with --from for what that node sends.
+
+All of it is changed or nothing; pqlab ps LAB shows what holds.`,
+		Example: "  pqlab link set lab h1-h2 delay=20ms jitter=2ms loss=1%\n  pqlab link set lab h1-h2 --from h1 rate=10Mbit/s\n" +
+			"  pqlab link set lab h1-h2 loss=none 'gilbert_elliott={p: 1%, r: 25%}'",
+		Args: args(cobra.MinimumNArgs(3)),
+	}
+	asJSON := jsonFlag(c)
+	from := c.Flags().String("from", "", "change only what this node, one end of the link, sends")
+	c.RunE = func(c *cobra.Command, a []string) error {
+		name, link, change := a[0], a[1], a[2:]
+		if _, err := topology.ParseChange(change); err != nil { // mistakes are told even if there is no such lab
+			return err
+		}
+		client, err := supervisor.Dial(c.Context(), name)
+		if err != nil {
+			return err
+		}
+		if err := client.SetLink(c.Context(), link, *from, change); err != nil {
+			return err
+		}
+		status, err := client.Status(c.Context())
+		if err != nil {
+			return err
+		}
+		for _, l := range status.Links {
+			if l.Name != link {
+				continue
+			}
+			if *asJSON {
+				return printJSON(c.OutOrStdout(), l)
+			}
+			return table(c.OutOrStdout(), linkRows(l)...)
+		}
+		return fmt.Errorf("lab %s: %w %q any more", name, supervisor.ErrNoLink, link)
+	}
+	return c
+}
+
+// linkRows describes a link, one direction in a row where they differ.
+func linkRows(l supervisor.LinkStatus) [][]string {
+	if l.FromA.Text == l.FromB.Text {
+		return [][]string{{l.Name, l.Kind, l.Shaper, l.A, l.B, l.FromA.Text}}
+	}
+	return [][]string{
+		{l.Name, l.Kind, l.Shaper, l.A, l.B, "from " + l.A + ": " + l.FromA.Text},
+		{"", "", "", "", "", "from " + l.B + ": " + l.FromB.Text},
+	}
+}

@@ -1,0 +1,41 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+
+	"pqlab/topology"
+)
+
+// ErrNoLink says that the lab has no link of that name, or that the link does not end at that node.
+var ErrNoLink = errors.New("no such link")
+
+// SetLink changes the shape of a link, of what the node from sends over it, or, if from is empty, of both directions. It
+// changes all that is asked for or nothing. A shape that no link can have is topology.Errors, one that the lab's shaper
+// cannot give a *links.UnsupportedError.
+func (l *Lab) SetLink(name, from string, change topology.Change) error {
+	link := l.links[name]
+	if link == nil {
+		return fmt.Errorf("%w %q", ErrNoLink, name)
+	}
+	var plan topology.PlannedLink
+	for _, p := range l.Plan.Links {
+		if p.Name == name {
+			plan = p
+		}
+	}
+	if from != "" && from != plan.A.Node && from != plan.B.Node {
+		return fmt.Errorf("%w: link %s is between %s and %s, not at %q", ErrNoLink, name, plan.A.Node, plan.B.Node, from)
+	}
+	return link.Set(func(shapes [2]topology.Shape) (_ [2]topology.Shape, err error) {
+		for side, node := range []string{plan.A.Node, plan.B.Node} {
+			if from != "" && from != node {
+				continue
+			}
+			if shapes[side], err = change.Apply(plan, shapes[side]); err != nil {
+				return shapes, err
+			}
+		}
+		return shapes, nil
+	})
+}
