@@ -206,18 +206,20 @@ func (f *File) add(t *Tap) error {
 	return nil
 }
 
-// remove ends the reading of a tap, and completes the file with the last one.
-func (f *File) remove(t *Tap) {
+// remove ends the reading of a tap. With the last one it completes the file, and gives the reader, which ends.
+func (f *File) remove(t *Tap) *reader {
 	f.open = slices.DeleteFunc(f.open, func(o *Tap) bool { return o == t })
 	f.turn++
 	if len(f.open) > 0 {
-		return
+		return nil
 	}
-	f.reader.stop()
+	r := f.reader
 	f.reader = nil
+	r.wake()
 	f.emit(math.MaxInt64)
 	f.statistics()
 	f.flush()
+	return r
 }
 
 // begin writes the section header and what a file that follows another needs.

@@ -20,7 +20,8 @@ const (
 
 // reader is what the goroutine that reads the taps of a file has.
 type reader struct {
-	bell int // an eventfd
+	bell int           // an eventfd
+	done chan struct{} // closed when it has ended
 	msgs [tapBatch]mmsghdr
 	iovs [tapBatch]unix.Iovec
 	from [tapBatch]unix.RawSockaddrLinklayer
@@ -39,7 +40,15 @@ func newReader() (*reader, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	return &reader{bell: bell, buf: make([]byte, tapBatch*tapFrame)}, nil
+	return &reader{bell: bell, done: make(chan struct{}), buf: make([]byte, tapBatch*tapFrame)}, nil
+}
+
+// end waits for the goroutine, whose file has no tap any more. The file's lock is not held.
+func (r *reader) end() {
+	if r != nil {
+		<-r.done
+		unix.Close(r.bell)
+	}
 }
 
 // wake ends the wait for packets. A nil reader does not wait.
@@ -52,12 +61,9 @@ func (r *reader) wake() {
 	_, _ = unix.Write(r.bell, one[:]) // fails only when it is ringing already
 }
 
-// stop ends the goroutine, which closes the bell.
-func (r *reader) stop() { r.wake() }
-
 // read reads the taps and writes their packets in turn, until the file has another reader or none.
 func (f *File) read(r *reader) {
-	defer unix.Close(r.bell)
+	defer close(r.done)
 	var fds []unix.PollFd
 	for {
 		f.mu.Lock()

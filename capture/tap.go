@@ -173,6 +173,8 @@ func (t *Tap) Close() (Statistics, error) {
 	f := t.out
 	t.once.Do(func() {
 		err := t.refuse()
+		var last *reader
+		defer func() { last.end() }()
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.drainAll(t)
@@ -181,7 +183,7 @@ func (t *Tap) Close() (Statistics, error) {
 		if t.err == nil {
 			t.err = err
 		}
-		f.remove(t)
+		last = f.remove(t)
 		if err := t.sock.Close(); t.err == nil {
 			t.err = err
 		}
