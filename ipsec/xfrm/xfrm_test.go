@@ -28,7 +28,7 @@ func check(t testing.TB, err error) {
 // pair is two nodes with a link between them and an address behind each, and a dataplane in each.
 type pair struct {
 	ns     [2]*netns.Namespace
-	planes [2]*Dataplane
+	planes [2]ipsec.Dataplane
 }
 
 var (
@@ -241,7 +241,7 @@ func TestRekey(t *testing.T) {
 }
 
 // settled waits until so many packets have come on an SA, and returns how many did.
-func settled(t testing.TB, d *Dataplane, spi uint32, want uint64) uint64 {
+func settled(t testing.TB, d ipsec.Dataplane, spi uint32, want uint64) uint64 {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
