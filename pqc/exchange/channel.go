@@ -174,6 +174,9 @@ func (c *channel) client(ep *Endpoint, cfg *Config) (tlsSecrets, *Error) {
 func (c *channel) server(ep *Endpoint) (tlsSecrets, *Error) {
 	conf := tlsConfig(ep, ep.TLSGroups)
 	conf.ClientAuth = tls.RequireAnyClientCert
+	if ep.KeyLog != nil {
+		conf.KeyLogWriter = sessionSecrets{ep.KeyLog}
+	}
 	return c.handshake(conf, tls.Server)
 }
 

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -37,6 +38,10 @@ type Endpoint struct {
 	// Stopwatch is read when a step of Timings begins and ends, and tells the time since any moment. Nil means the wall
 	// clock; a benchmark may give the CPU time of the process.
 	Stopwatch func() time.Duration
+	// KeyLog gets, of each exchange that this end answers, the secrets of its TLS session as lines of a TLS key log, before
+	// anything under them is sent. They open the session; what its keys are exported from is not among them. Nil: nobody
+	// gets them.
+	KeyLog io.Writer
 }
 
 // Format keeps every verb from printing the certificate's private key.
