@@ -29,6 +29,8 @@ type Config struct {
 	// Reveal makes the agent keep each exchange's secrets for the Secrets call. It is for verifying the
 	// combination of the keys independently, and for nothing else.
 	Reveal bool
+	// Seq is the sequence number after which every SA begins: for specs that need 2^32 packets at once.
+	Seq uint64
 	// Certificate is a PEM file with the node's TLS certificate and key; empty: a self-signed one is made.
 	Certificate string
 	Dataplane   string // "gateway" (or empty), "xfrm"
@@ -39,7 +41,7 @@ type Config struct {
 func (c Config) Args() []string {
 	text, err := json.Marshal(c)
 	if err != nil {
-		panic(err) // a struct of strings and booleans always marshals
+		panic(err) // a struct of strings, booleans and numbers always marshals
 	}
 	return []string{command, string(text)}
 }

@@ -170,6 +170,9 @@ func (s *Server) startKeying() error {
 	if err != nil {
 		return err
 	}
+	if s.config.Seq != 0 {
+		plane = &numbered{plane, s.config.Seq}
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.plane = plane

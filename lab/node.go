@@ -53,7 +53,7 @@ func (n *Node) startAgent(ctx context.Context, l *Lab) error {
 	process, err := nodes.Start(n.ns, n.cgroup, nodes.Command{
 		Path: "/proc/self/exe",
 		Args: agent.Config{
-			Node: n.Plan.Name, ManualClock: l.options.ManualClock, Reveal: l.options.Reveal, Port: l.options.Port,
+			Node: n.Plan.Name, ManualClock: l.options.ManualClock, Reveal: l.options.Reveal, Seq: l.options.Seq, Port: l.options.Port,
 			Certificate: n.Plan.Certificate, Dataplane: l.planes[n.Plan.Name].Name,
 		}.Args(),
 		Files: []*os.File{socket}, Stderr: log,
