@@ -1,6 +1,7 @@
 // Package agent is what runs inside a node that has services: the key exchange, the dataplane and traffic. An agent is
 // pqlab's own binary, executed again in the node's namespace and cgroup; its lab speaks to it by gRPC over a socket that
-// it inherits, and it dies with its lab. Secrets stay in it: no call returns a key unless the lab was told to reveal.
+// it inherits, and it dies with its lab. Secrets stay in it, but for what a lab reveals that was made so, and what it asks for
+// by name (Export).
 package agent
 
 import (

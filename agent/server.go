@@ -46,6 +46,7 @@ var service = grpc.ServiceDesc{
 	},
 	Streams: []grpc.StreamDesc{
 		stream("Events", (*Server).streamEvents),
+		stream("Export", (*Server).streamExports),
 	},
 }
 
@@ -64,8 +65,9 @@ type Server struct {
 	open   map[uint64]io.Closer // sinks and relays
 	lastID uint64
 
-	keying keyingState
-	events broadcast
+	keying  keyingState
+	events  broadcast
+	exports exports
 }
 
 func newServer(c Config) (*Server, error) {

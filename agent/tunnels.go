@@ -173,6 +173,7 @@ func (s *Server) startKeying() error {
 	if s.config.Seq != 0 {
 		plane = &numbered{plane, s.config.Seq}
 	}
+	plane = newExporting(plane, &s.exports)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.plane = plane
@@ -184,7 +185,7 @@ func (s *Server) startKeying() error {
 	k.tunnels = tunnels
 	k.listeners = map[netip.Addr]net.Listener{}
 	k.ends = map[string]*end{}
-	k.service = keying.New(exchange.Endpoint{Certificate: s.certificate}, tunnels.Get, k.report)
+	k.service = keying.New(exchange.Endpoint{Certificate: s.certificate, KeyLog: &s.exports}, tunnels.Get, k.report)
 	k.serving.Go(func() { s.watchTunnels(tunnels) })
 	return nil
 }

@@ -411,7 +411,7 @@ func TestSecretsOnlyWhereRevealed(t *testing.T) {
 	}
 }
 
-// No message but the answer to Secrets has a place for key material: none holds an SA, a key of any kind or bytes that
+// No message but the answers to Secrets and Export has a place for key material: none holds an SA, a key of any kind or bytes that
 // are not known to be public.
 func TestMessagesHoldNoKeys(t *testing.T) {
 	t.Parallel()
@@ -453,9 +453,9 @@ func TestMessagesHoldNoKeys(t *testing.T) {
 		for _, m := range call.messages {
 			before := len(found)
 			look(m.String(), m)
-			if call.name == "Secrets" && m == reflect.TypeFor[Secrets]() {
+			if m == reflect.TypeFor[Secrets]() || m == reflect.TypeFor[Exported]() {
 				if len(found) == before {
-					t.Error("this test does not see the keys in Secrets")
+					t.Errorf("this test does not see the keys in %v", m)
 				}
 				found = found[:before]
 			}
@@ -489,7 +489,7 @@ func calls() []call {
 		typ := reflect.TypeOf(f)
 		return call{name, []reflect.Type{typ.In(2), typ.Out(0)}}
 	}
-	events := reflect.TypeOf((*Server).streamEvents)
+	events, exports := reflect.TypeOf((*Server).streamEvents), reflect.TypeOf((*Server).streamExports)
 	return []call{
 		of("Hello", (*Server).hello), of("AddTunnel", (*Server).addTunnel), of("Trust", (*Server).trust),
 		of("Establish", (*Server).establish), of("Rekey", (*Server).rekey), of("Tunnel", (*Server).tunnelState),
@@ -497,6 +497,7 @@ func calls() []call {
 		of("Usage", (*Server).usage), of("OpenSink", (*Server).openSink), of("OpenRelay", (*Server).openRelay),
 		of("Send", (*Server).send), of("FinishSink", (*Server).finishSink), of("CloseTraffic", (*Server).closeTraffic),
 		{"Events", []reflect.Type{events.In(1), events.Out(0).In(1).In(0)}},
+		{"Export", []reflect.Type{exports.In(1), exports.Out(0).In(1).In(0)}},
 	}
 }
 

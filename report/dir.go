@@ -122,21 +122,54 @@ func writable(dir string) error {
 	return nil
 }
 
-// RemoveCaptures removes the captures of earlier runs from dir, lest they pass for those of the next. Those that pqlab did
-// not write stay.
+// RemoveCaptures removes the captures of earlier runs from dir, lest they pass for those of the next, and the keys that
+// decrypt them. Those that pqlab did not write stay.
 func RemoveCaptures(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if capture(dir, e) {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
+		switch path := filepath.Join(dir, e.Name()); {
+		case capture(dir, e):
+			err = os.Remove(path)
+		case keys(dir, e):
+			err = errors.Join(os.Remove(filepath.Join(path, "esp_sa")), os.Remove(filepath.Join(path, "preferences")), os.Remove(path))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// keys says whether a directory holds nothing but the keys of captures, as package capture writes them.
+func keys(dir string, e fs.DirEntry) bool {
+	if !e.IsDir() {
+		return false
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, e.Name()))
+	if err != nil || len(entries) != 2 {
+		return false
+	}
+	for _, f := range entries {
+		if n := f.Name(); !f.Type().IsRegular() || n != "esp_sa" && n != "preferences" || !begins(filepath.Join(dir, e.Name(), n), "# pqlab: ") {
+			return false
+		}
+	}
+	return true
+}
+
+// begins says whether a file begins with some text.
+func begins(path, with string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, len(with))
+	_, err = io.ReadFull(f, head)
+	return err == nil && string(head) == with
 }
 
 // capture says whether a file is a capture that pqlab wrote, or began to.
@@ -164,7 +197,7 @@ func capture(dir string, e fs.DirEntry) bool {
 func captures(dir string, entries []fs.DirEntry, below bool) bool {
 	for _, e := range entries {
 		switch {
-		case capture(dir, e):
+		case capture(dir, e), keys(dir, e):
 		case e.IsDir() && below:
 			sub := filepath.Join(dir, e.Name())
 			entries, err := os.ReadDir(sub)

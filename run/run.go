@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"pqlab/capture"
 	"pqlab/ipsec"
 	"pqlab/lab"
 	"pqlab/report"
@@ -25,9 +26,12 @@ type Options struct {
 	Lab      lab.Options
 	Duration time.Duration // of each flow that has none of its own; 0 means DefaultDuration
 	Capture  string        // directory for a pcapng file of each link; empty: none
-	Command  []string      // repeats the run
-	Version  string        // of pqlab
-	Progress func(string)  // told what happens; nil: nobody
+	// TLSSecrets puts into the captures what opens the TLS sessions of the exchanges. It does not give the keys of SAs.
+	TLSSecrets bool
+	ExportKeys bool         // writes the keys of the SAs beside the captures
+	Command    []string     // repeats the run
+	Version    string       // of pqlab
+	Progress   func(string) // told what happens; nil: nobody
 }
 
 // Do runs the plan. After an error the lab is down, and there is no result to speak of.
@@ -63,8 +67,10 @@ type runner struct {
 	lab     *lab.Lab
 	result  report.Result
 
-	watchers []*watcher
-	taps     []tap
+	watchers    []*watcher
+	recordings  []recording
+	table       *capture.Table // nil unless keys are exported
+	stopExports context.CancelFunc
 }
 
 // since is an instant in the result's time.
@@ -103,7 +109,7 @@ func (r *runner) run(asked context.Context) (err error) {
 		return err
 	}
 	if r.options.Capture != "" {
-		if err := r.capture(r.options.Capture); err != nil {
+		if err := r.capture(ctx, r.options.Capture); err != nil {
 			return err
 		}
 	}

@@ -320,9 +320,9 @@ func TestFullDisk(t *testing.T) {
 	}
 	defer spaces[0].Close()
 	r := &runner{}
-	var taps []tap
+	var recordings []recording
 	for _, link := range []string{"ab", "bc"} {
-		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		full, err := capture.Create("/dev/full", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -334,7 +334,7 @@ func TestFullDisk(t *testing.T) {
 		if err := file.Flush(); !errors.Is(err, unix.ENOSPC) { // so that the packet's writing fails, and not only the end's
 			t.Fatal(err)
 		}
-		taps = append(taps, tap{link, full, c})
+		recordings = append(recordings, recording{link, full, file, []*capture.Tap{c}})
 	}
 	if err := spaces[0].Do(func() error {
 		c, err := net.Dial("udp", "127.0.0.1:9")
@@ -346,7 +346,7 @@ func TestFullDisk(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r.stopTaps(taps)
+	r.stopRecordings(recordings)
 	if len(r.result.Checks) != 1 || r.result.Checks[0].OK || len(r.result.Captures) != 2 {
 		t.Fatalf("%+v", r.result)
 	}

@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -104,8 +101,8 @@ func pairs(t topology.PlannedTunnel) []capture.Pair {
 
 // stopWatches ends the watches and captures. A second call does nothing.
 func (r *runner) stopWatches() error {
-	watchers, taps := r.watchers, r.taps
-	r.watchers, r.taps = nil, nil
+	watchers, recordings := r.watchers, r.recordings
+	r.watchers, r.recordings = nil, nil
 	var errs []error
 	for _, w := range watchers {
 		c, err := w.stop()
@@ -120,7 +117,7 @@ func (r *runner) stopWatches() error {
 		carried := !r.used(w.link) || c.ESP+c.ESPinUDP > 0
 		r.check(fmt.Sprintf("link %s carries only ESP", w.link), c.Plaintext == 0 && carried, detail)
 	}
-	r.stopTaps(taps)
+	r.stopRecordings(recordings)
 	return errors.Join(errs...)
 }
 
@@ -137,69 +134,4 @@ func (r *runner) used(link string) bool {
 		}
 	}
 	return false
-}
-
-// tap writes one link's packets to a file.
-type tap struct {
-	link string
-	file *os.File
-	*capture.Tap
-}
-
-// capture begins to write every link's packets to a file of its own in dir.
-func (r *runner) capture(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("captures: %w", err)
-	}
-	if err := report.RemoveCaptures(dir); err != nil {
-		return fmt.Errorf("captures of an earlier run: %w", err)
-	}
-	for _, l := range r.plan.Links {
-		f, err := os.Create(filepath.Join(dir, l.Name+".pcapng"))
-		if err != nil {
-			return fmt.Errorf("link %s: capture: %w", l.Name, err)
-		}
-		ns, iface := r.end(l)
-		t, err := capture.Open(ns, iface, capture.Options{
-			File: capture.NewFile(f, "pqlab "+r.plan.Name), Name: l.A.Node + ":" + iface,
-			Comment: fmt.Sprintf("link %s, %s, %s to %s", l.Name, l.Kind, l.A.Node, l.B.Node),
-		})
-		if err != nil {
-			return errors.Join(fmt.Errorf("link %s: capture: %w", l.Name, err), f.Close(), os.Remove(f.Name()))
-		}
-		r.taps = append(r.taps, tap{l.Name, f, t})
-	}
-	return nil
-}
-
-// stopTaps ends the captures. One that could not be written, as on a full disk, fails a check and not the run.
-func (r *runner) stopTaps(taps []tap) {
-	if len(taps) == 0 {
-		return
-	}
-	var incomplete []string
-	var first error
-	for _, t := range taps {
-		stats, err := t.Close()
-		if errClose := t.file.Close(); err == nil {
-			err = errClose
-		}
-		if err != nil {
-			incomplete = append(incomplete, t.link)
-			if first == nil {
-				first = err
-			}
-		}
-		r.result.Captures = append(r.result.Captures, report.Capture{
-			Link: t.link, File: t.file.Name(), Captured: stats.Captured, Dropped: stats.Dropped,
-		})
-		if stats.Dropped > 0 {
-			r.warn(fmt.Sprintf("link %s: the capture has no room for %d packets; they passed but are not in %s", t.link, stats.Dropped, t.file.Name()))
-		}
-	}
-	detail := fmt.Sprintf("links: %d", len(taps))
-	if first != nil {
-		detail = fmt.Sprintf("incomplete: %s: %v", strings.Join(incomplete, ", "), first)
-	}
-	r.check("captures could be written", first == nil, detail)
 }

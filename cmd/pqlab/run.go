@@ -54,7 +54,13 @@ and takes the lab down again.`,
 	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow; the default where the topology gives it none")
 	dir := c.Flags().String("report", "", "write result.json, junit.xml and index.html to this directory")
 	captures := c.Flags().String("capture", "", "write a pcapng file of each link to this directory")
+	secrets := addSecretFlags(c)
 	c.RunE = func(c *cobra.Command, a []string) error {
+		if *captures == "" {
+			if err := secrets.need("--capture"); err != nil {
+				return err
+			}
+		}
 		if *duration < shortestFlow || *duration > 24*time.Hour {
 			return usageError{fmt.Errorf("--duration %v: want %v to 24h", *duration, shortestFlow)}
 		}
@@ -80,7 +86,7 @@ and takes the lab down again.`,
 		}
 		shown := newProgress(*asJSON)
 		result, err := run.Do(c.Context(), p, run.Options{
-			Lab: labs.options(), Duration: *duration, Capture: *captures, Version: version,
+			Lab: labs.options(), Duration: *duration, Capture: *captures, TLSSecrets: secrets.tls, ExportKeys: secrets.keys, Version: version,
 			Command: append([]string{"pqlab"}, os.Args[1:]...), Progress: shown.show,
 		})
 		shown.done()
