@@ -117,6 +117,31 @@ func TestLimitsAreKept(t *testing.T) {
 	}
 }
 
+// TestBounds: with both of the kernel's limits just not reached, and the worst of sizes, the largest packet does not reach
+// the contract's. That they come together is rare, so random traffic does not show it.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 10_000 {
+		largest := 1280 + random.IntN(largestPacket-1279)
+		limit := 1<<17 + random.Uint64N(1<<uint(18+random.IntN(40)))
+		b := blockBound(limit, largest).kernel
+		if n := mostBlocks(b.Bytes-1, b.Packets-1) + ipsec.Blocks(int(plainOf(largest))); n >= limit {
+			t.Fatalf("%d blocks, packets of up to %d: %d without being told", limit, largest, n)
+		}
+		b = byteBound(limit, largest).kernel
+		if n := mostPlain(b.Bytes-1, b.Packets-1) + plainOf(largest); n >= limit {
+			t.Fatalf("%d bytes, packets of up to %d: %d without being told", limit, largest, n)
+		}
+	}
+	// No packet takes more than the bounds say.
+	for n := 20; n <= largestPacket; n++ {
+		if plain := plainOf(n); plain > mostPlain(uint64(n), 1) || ipsec.Blocks(int(plain)) > mostBlocks(uint64(n), 1) {
+			t.Fatalf("%d bytes", n)
+		}
+	}
+}
+
 // TestLargePacketsComeLateEnough: the default limit is used nearly up where packets fill the MTU.
 func TestLargePacketsComeLateEnough(t *testing.T) {
 	t.Parallel()
