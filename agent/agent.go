@@ -15,6 +15,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"pqlab/ipsec/strongswan"
 )
 
 // command is the first argument of the binary when it runs as an agent.
@@ -36,6 +38,8 @@ type Config struct {
 	Certificate string
 	Dataplane   string // "gateway" (or empty), "xfrm"
 	Port        string // of a gateway: "auto" (or empty), "tun", "packet"
+	// Strongswan keys the node's tunnels by classical IKEv2, in the kernel; nil: pqlab does, by its own exchange.
+	Strongswan *strongswan.Installation `json:",omitempty"`
 }
 
 // Args are the arguments, without the program's name, that make the binary an agent.

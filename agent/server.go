@@ -38,6 +38,7 @@ var service = grpc.ServiceDesc{
 		method("Secrets", (*Server).secrets),
 		method("Advance", (*Server).advance),
 		method("Usage", (*Server).usage),
+		method("Log", (*Server).log),
 		method("OpenSink", (*Server).openSink),
 		method("OpenRelay", (*Server).openRelay),
 		method("Send", (*Server).send),

@@ -13,6 +13,7 @@ import (
 
 	"pqlab/ipsec"
 	"pqlab/ipsec/keying"
+	"pqlab/ipsec/strongswan"
 	"pqlab/pqc"
 	"pqlab/pqc/exchange"
 )
@@ -50,6 +51,7 @@ type Trust struct {
 
 // TunnelState is what one end of a tunnel stands at.
 type TunnelState struct {
+	Keying    string // "pqlab", "strongswan" and its version
 	Dataplane string
 	SPIs      ipsec.SPIPair
 	In, Out   ipsec.Counters // of the SAs in use
@@ -102,6 +104,8 @@ type keyingState struct {
 	ends      map[string]*end // by tunnel
 	removed   []*end          // keys to wipe when nothing runs any more
 	revealed  map[string]*Secrets
+
+	charon *strongswan.Daemon // keys the tunnels in the place of all that; nil in most nodes
 }
 
 // end is this node's end of a tunnel.
@@ -190,7 +194,10 @@ func (s *Server) startKeying() error {
 	return nil
 }
 
-func (s *Server) addTunnel(_ context.Context, want Tunnel) (_ Identity, err error) {
+func (s *Server) addTunnel(ctx context.Context, want Tunnel) (_ Identity, err error) {
+	if s.config.Strongswan != nil {
+		return s.addByCharon(ctx, want)
+	}
 	name := want.Policy.Tunnel
 	e, err := s.endOf(want)
 	if err != nil {
@@ -293,7 +300,10 @@ func (s *Server) listen(at netip.Addr) error {
 	return nil
 }
 
-func (s *Server) trust(_ context.Context, t Trust) (struct{}, error) {
+func (s *Server) trust(ctx context.Context, t Trust) (struct{}, error) {
+	if d := s.charon(); d != nil {
+		return struct{}{}, d.Trust(ctx, t.Tunnel, t.SigningKey)
+	}
 	k := &s.keying
 	k.changing.Lock()
 	defer k.changing.Unlock()
@@ -334,10 +344,16 @@ func (s *Server) tunnel(name string) (*ipsec.Tunnel, error) {
 }
 
 func (s *Server) establish(ctx context.Context, name string) (keying.Report, error) {
+	if s.config.Strongswan != nil {
+		return s.byCharon(ctx, name, (*strongswan.Daemon).Establish)
+	}
 	return s.exchange(ctx, name, (*ipsec.Tunnel).Establish)
 }
 
 func (s *Server) rekey(ctx context.Context, name string) (keying.Report, error) {
+	if s.config.Strongswan != nil {
+		return s.byCharon(ctx, name, (*strongswan.Daemon).Rekey)
+	}
 	return s.exchange(ctx, name, (*ipsec.Tunnel).Rekey)
 }
 
@@ -357,6 +373,9 @@ func (s *Server) exchange(ctx context.Context, name string, how func(*ipsec.Tunn
 }
 
 func (s *Server) tunnelState(ctx context.Context, name string) (TunnelState, error) {
+	if s.config.Strongswan != nil {
+		return s.stateByCharon(name)
+	}
 	plane, _ := s.keying.started()
 	if name == "" {
 		if plane == nil {
@@ -379,7 +398,7 @@ func (s *Server) tunnelState(ctx context.Context, name string) (TunnelState, err
 }
 
 func read(plane ipsec.Dataplane, tunnel string, spis ipsec.SPIPair) (TunnelState, error) {
-	state := TunnelState{Dataplane: plane.Name(), SPIs: spis}
+	state := TunnelState{Keying: "pqlab", Dataplane: plane.Name(), SPIs: spis}
 	var errs [3]error
 	if spis.In != 0 {
 		state.In, errs[0] = plane.Counters(tunnel, spis.In)
@@ -391,10 +410,13 @@ func read(plane ipsec.Dataplane, tunnel string, spis ipsec.SPIPair) (TunnelState
 	return state, errors.Join(errs[:]...)
 }
 
-func (s *Server) removeTunnel(_ context.Context, name string) (struct{}, error) {
+func (s *Server) removeTunnel(ctx context.Context, name string) (struct{}, error) {
 	k := &s.keying
 	k.changing.Lock()
 	defer k.changing.Unlock()
+	if d := s.charon(); d != nil {
+		return struct{}{}, d.Remove(ctx, name)
+	}
 	t, err := s.tunnel(name)
 	if err != nil {
 		return struct{}{}, err
@@ -428,6 +450,10 @@ func (k *keyingState) close() error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
 	plane, tunnels := k.started()
+	if k.charon != nil && !k.closed {
+		k.closed = true
+		return k.closeCharon()
+	}
 	if plane == nil || k.closed {
 		k.closed = true
 		return nil

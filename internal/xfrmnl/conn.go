@@ -30,6 +30,7 @@ const (
 const (
 	groupAcquire = 1
 	groupExpire  = 2
+	groupSA      = 3
 )
 
 // Conn is a netlink socket for requests. Its methods are safe for concurrent use, one request at a time.

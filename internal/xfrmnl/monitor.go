@@ -23,6 +23,9 @@ type Acquire struct {
 	Policy   uint32 // its index
 }
 
+// Deleted is told when an SA was removed, with its last counters and sequence numbers, of a Monitor by WatchSAs.
+type Deleted struct{ State }
+
 // ErrLost: the kernel had more to tell than the socket had room for, so expiries and acquisitions may be missing.
 var ErrLost = errors.New("messages of the kernel were lost")
 
@@ -34,13 +37,18 @@ type Monitor struct {
 	left []byte
 }
 
-// Watch opens a Monitor in the namespace of the calling thread. The caller closes it.
-func Watch() (*Monitor, error) {
+// Watch opens a Monitor of expiries and acquisitions in the namespace of the calling thread. The caller closes it.
+func Watch() (*Monitor, error) { return watch(1<<(groupAcquire-1) | 1<<(groupExpire-1)) }
+
+// WatchSAs opens a Monitor of expiries and of SAs that are removed, whoever does it. The kernel's messages have keys in
+// them, which are wiped after each.
+func WatchSAs() (*Monitor, error) { return watch(1<<(groupExpire-1) | 1<<(groupSA-1)) }
+
+func watch(groups uint32) (*Monitor, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_XFRM)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	const groups = 1<<(groupAcquire-1) | 1<<(groupExpire-1)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		return nil, errors.Join(os.NewSyscallError("bind", err), unix.Close(fd))
 	}
@@ -69,6 +77,7 @@ func (m *Monitor) Next() (any, error) {
 				return told, err
 			}
 		}
+		clear(m.read)
 		var n int
 		var from unix.Sockaddr
 		var failed error
@@ -121,6 +130,22 @@ func parseTold(m header) (any, error) {
 			}
 		}
 		return a, nil
+	case msgDelSA:
+		if len(m.payload) < sizeSAID {
+			return nil, errTruncated
+		}
+		// The SA is the first attribute and not the message itself; its own attributes follow.
+		for kind, value := range attributes(m.payload[sizeSAID:]) {
+			if kind == attrSA {
+				s, err := parseState(value)
+				if next := sizeSAID + unix.SizeofNlAttr + align(len(value)); next < len(m.payload) {
+					s.read(m.payload[next:])
+				}
+				return Deleted{s}, err
+			}
+			break
+		}
+		return nil, errTruncated
 	}
 	return nil, nil
 }

@@ -16,7 +16,7 @@ const (
 	Forwarding             // through it, as it arrives
 )
 
-// Policy says that packets between two prefixes have to be in a tunnel.
+// Policy says that packets between two prefixes have to be in a tunnel, or may not pass.
 type Policy struct {
 	Src, Dst netip.Prefix
 	Hook     Hook
@@ -26,6 +26,7 @@ type Policy struct {
 	ReqID    uint32 // of its SAs
 	SPI      uint32 // of the only SA that will do; 0 is any. Outgoing
 	IfID     uint32
+	Block    bool // the packets may not pass at all; the tunnel's fields mean nothing
 }
 
 // AddPolicy installs a policy; EEXIST where there is one for the same packets.
@@ -55,8 +56,15 @@ func (p *Policy) encode() []byte {
 	b = appendLimits(b, NoLimits, NoLimits)
 	b = append(b, make([]byte, 32)...) // counters
 	b = native.AppendUint32(b, p.Priority)
-	b = append(b, 0, 0, 0, 0, byte(p.Hook), 0, 0, 0) // index; direction, allow, no flags, not shared
+	action := byte(0)
+	if p.Block {
+		action = 1
+	}
+	b = append(b, 0, 0, 0, 0, byte(p.Hook), action, 0, 0) // index; direction, action, no flags, not shared
 	b = append(b, make([]byte, sizePolicy-len(b))...)
+	if p.Block {
+		return p.appendIfID(b)
+	}
 
 	t := make([]byte, 0, sizeTemplate)
 	t = appendAddr(t, p.OuterDst)

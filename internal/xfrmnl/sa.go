@@ -54,6 +54,7 @@ const MaxWindow = 4096
 const (
 	attrEncap = 4
 	attrTmpl  = 5
+	attrSA    = 6
 	attrAEAD  = 18
 	attrESN   = 23
 	attrIfID  = 31
@@ -212,6 +213,12 @@ func parseState(b []byte) (s State, err error) {
 		Late: uint64(native.Uint32(info[192:])), Replayed: uint64(native.Uint32(info[196:])), Forged: uint64(native.Uint32(info[200:])),
 		ReqID: native.Uint32(info[208:]),
 	}
+	s.read(b)
+	return s, nil
+}
+
+// read reads the attributes of an SA.
+func (s *State) read(b []byte) {
 	for kind, value := range attributes(b) {
 		switch {
 		case kind == attrESN && len(value) >= sizeESN:
@@ -226,7 +233,6 @@ func parseState(b []byte) (s State, err error) {
 			s.Direction = Direction(value[0])
 		}
 	}
-	return s, nil
 }
 
 func addr(b []byte, v6 bool) netip.Addr {

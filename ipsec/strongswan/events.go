@@ -1,0 +1,211 @@
+package strongswan
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"pqlab/internal/xfrmnl"
+	"pqlab/ipsec"
+	"pqlab/ipsec/strongswan/vici"
+	"pqlab/ipsec/xfrm"
+)
+
+func (d *Daemon) emit(t *tunnel, e Event) {
+	e.Tunnel, e.At = t.Policy.Tunnel, time.Now()
+	select {
+	case d.events <- e:
+	default:
+		d.lost.Add(1)
+	}
+}
+
+// heard takes what charon tells.
+func (d *Daemon) heard(event string, m *vici.Message) {
+	if os.Getenv("PQLAB_DEBUG_VICI") != "" {
+		fmt.Fprintf(os.Stderr, "EVENT %s\n%s", event, text(m, "  "))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, ike := range m.Sections() {
+		t := d.tunnels[name]
+		if t == nil {
+			continue
+		}
+		for _, child := range ike.Section("child-sas").Sections() {
+			switch event {
+			case "child-updown":
+				d.upDown(t, pairOf(child), m.Value("up") == "yes")
+			case "child-rekey":
+				d.rekeyed(t, pairOf(child.Section("old")), pairOf(child.Section("new")))
+			}
+		}
+	}
+}
+
+// pairOf reads the SPIs of a CHILD_SA.
+func pairOf(child *vici.Message) ipsec.SPIPair {
+	spi := func(key string) uint32 {
+		n, _ := strconv.ParseUint(child.Value(key), 16, 32) // what is no SPI is none
+		return uint32(n)
+	}
+	return ipsec.SPIPair{In: spi("spi-in"), Out: spi("spi-out")}
+}
+
+func (t *tunnel) use(p ipsec.SPIPair) {
+	t.in, t.out, t.up = p.In, p.Out, p != ipsec.SPIPair{}
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+func (d *Daemon) upDown(t *tunnel, p ipsec.SPIPair, up bool) {
+	switch {
+	case up:
+		e := Event{Event: ipsec.Event{Kind: ipsec.Established, Trigger: ipsec.ByPeer, New: p}}
+		if t.trigger != "" {
+			e.Trigger, e.Initiator, e.Duration = t.trigger, true, time.Since(t.began)
+		}
+		e.Exchange, _ = d.exchanged(t, t.before)
+		e.Exchange.Took = e.Duration
+		t.trigger = ""
+		t.use(p)
+		d.emit(t, e)
+	case p.In == t.in:
+		d.emit(t, Event{Event: ipsec.Event{Kind: ipsec.Failed, Old: p, Err: errors.New("charon ended the CHILD_SA")}})
+		t.use(ipsec.SPIPair{})
+	}
+}
+
+func (d *Daemon) rekeyed(t *tunnel, old, new ipsec.SPIPair) {
+	if old.In != t.in {
+		return
+	}
+	e := &Event{Event: ipsec.Event{Kind: ipsec.Rekeyed, Trigger: ipsec.ByPeer, Old: old, New: new}}
+	if t.trigger != "" {
+		e.Trigger, e.Initiator, e.Duration, e.Triggered = t.trigger, true, time.Since(t.began), t.usage
+	}
+	t.trigger = ""
+	e.Replaced.In = d.used(t).In
+	t.replaced = append(t.replaced, e)
+	t.retiring[old.In] = true
+	t.use(new)
+	d.settle(t)
+}
+
+// settle tells of rekeys whose old outbound SA is gone, with its final count, and of old inbound SAs that are.
+func (d *Daemon) settle(t *tunnel) {
+	for len(t.replaced) > 0 {
+		e := t.replaced[0]
+		s, ok := t.final[e.Old.Out]
+		if !ok {
+			break
+		}
+		delete(t.final, e.Old.Out)
+		e.Replaced.Out = xfrm.Counted(s, true)
+		t.replaced = t.replaced[1:]
+		d.emit(t, *e)
+	}
+	for spi := range t.retiring {
+		s, ok := t.final[spi]
+		if !ok {
+			continue
+		}
+		delete(t.final, spi)
+		delete(t.retiring, spi)
+		addRefused(&t.drops, s)
+		e := Event{Event: ipsec.Event{Kind: ipsec.Retired, Old: ipsec.SPIPair{In: spi}}}
+		e.Replaced.In = xfrm.Counted(s, false)
+		d.emit(t, e)
+	}
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// deaf is called when charon tells nothing more.
+func (d *Daemon) deaf(err error) {
+	if err == nil {
+		return
+	}
+	<-d.charon.done
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	d.ended = fmt.Errorf("%w: %w; it says: %s", ErrEnded, d.charon.ended, d.charon.log.last(3))
+	for _, t := range d.tunnels {
+		d.emit(t, Event{Event: ipsec.Event{Kind: ipsec.Failed, Old: ipsec.SPIPair{In: t.in, Out: t.out}, Err: d.ended}})
+	}
+}
+
+// watch takes what the kernel tells of SAs, until the monitor is closed.
+func (d *Daemon) watch() {
+	for {
+		told, err := d.kernel.monitor.Next()
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		d.mu.Lock()
+		switch m := told.(type) {
+		case xfrmnl.Expire:
+			d.expired(m)
+		case xfrmnl.Deleted:
+			d.deleted(m)
+		}
+		d.mu.Unlock()
+		if err != nil && !errors.Is(err, xfrmnl.ErrLost) {
+			return
+		}
+	}
+}
+
+// owner finds the tunnel of an SA.
+func (d *Daemon) owner(s *xfrmnl.State) *tunnel {
+	for _, t := range d.tunnels {
+		in := s.Dst == t.Policy.Src && (s.SPI == t.in || t.retiring[s.SPI])
+		out := s.Dst == t.Policy.Dst && s.SPI == t.out
+		for _, e := range t.replaced {
+			out = out || s.Dst == t.Policy.Dst && s.SPI == e.Old.Out
+		}
+		if in || out {
+			return t
+		}
+	}
+	return nil
+}
+
+// expired takes a limit that an SA has reached, and that charon is told of too.
+func (d *Daemon) expired(m xfrmnl.Expire) {
+	t := d.owner(&m.State)
+	if t == nil {
+		return
+	}
+	all := xfrm.Reached(t.soft, t.largest, &m.State)
+	trigger := ipsec.ByTime
+	if len(all) > 0 {
+		trigger = all[0]
+	}
+	if m.Hard {
+		e := ipsec.Event{Kind: ipsec.Expired, Trigger: trigger, Old: ipsec.SPIPair{Out: m.SPI}}
+		if m.SPI == t.in {
+			e.Old = ipsec.SPIPair{In: m.SPI}
+		}
+		d.emit(t, Event{Event: e})
+		return
+	}
+	if t.trigger == "" && (m.SPI == t.in || m.SPI == t.out) {
+		_ = d.begin(t, trigger) // its bytes are not known then
+	}
+}
+
+// deleted takes the last words of an SA.
+func (d *Daemon) deleted(m xfrmnl.Deleted) {
+	t := d.owner(&m.State)
+	if t == nil {
+		return
+	}
+	t.final[m.SPI] = m.State
+	d.settle(t)
+}
