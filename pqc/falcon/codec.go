@@ -155,8 +155,8 @@ func decodeModQ(h []uint32, src []byte) bool {
 func (d Degree) smallBits() int { return d.pick(6, 5) }
 
 // NewPrivateKey reads an encoded private key, of PrivateKeySize bytes, and does not keep b. It computes what the encoding
-// leaves out, and accepts only what GenerateKey could have made: f, g, F and G are short, fG - gF = q, and signing ends.
-// It fails with ErrDegree or ErrPrivateKey.
+// leaves out, and accepts only what signs as a key of GenerateKey does: f, g, F and G fit their widths, fG - gF = q, and the
+// basis is as short. It fails with ErrDegree or ErrPrivateKey.
 func NewPrivateKey(d Degree, b []byte) (*PrivateKey, error) {
 	if err := checkEncoding(d, ErrPrivateKey, b, d.PrivateKeySize(), headerPrivate); err != nil {
 		return nil, err

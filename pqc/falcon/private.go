@@ -28,10 +28,13 @@ func (k *PrivateKey) complete() error {
 		x[i] = reduce(x[i] * h)
 	}
 	transformBack(x)
+	outside := int32(0) // negative if a coefficient is outside [-127, 127]
 	for i := range x {
-		k.bigG[i] = int8(centre(x[i])) // if it does not fit, it solves nothing
+		c := centre(x[i])
+		outside |= (127 - c) | (127 + c)
+		k.bigG[i] = int8(c)
 	}
-	if !solvesNTRU(k.f, k.g, k.bigF, k.bigG) {
+	if outside < 0 || !solvesNTRU(k.f, k.g, k.bigF, k.bigG) {
 		return fmt.Errorf("%w: for no short G is fG - gF = %d", ErrPrivateKey, q)
 	}
 	return nil
