@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math"
@@ -237,6 +238,26 @@ func TestBernoulli(t *testing.T) {
 			if d := math.Abs(float64(heads) - p*trials); d > 4*math.Sqrt(p*(1-p)*trials)+0.5 {
 				t.Errorf("%d of %d, want about %.1f", heads, trials, p*trials)
 			}
+		}
+	}
+}
+
+// bernoulli is decided by the first byte that differs, and is false if none does.
+func TestBernoulliDecides(t *testing.T) {
+	t.Parallel()
+	x, ccs := fprConst(0.4), fprConst(0.75)
+	p := expNeg(x, ccs)<<1 - 1
+	for _, v := range []struct {
+		random uint64
+		want   bool
+		bytes  int
+	}{
+		{p, false, 8}, {p - 1, true, 8}, {p + 1, false, 8}, {p - 1<<56, true, 1}, {p + 1<<56, false, 1}, {p - 1<<24, true, 5}, {p + 1<<24, false, 5},
+	} {
+		var s sampler
+		binary.BigEndian.PutUint64(s.block[:], v.random)
+		if got := s.bernoulli(x, ccs); got != v.want || s.at != v.bytes {
+			t.Errorf("%#x for %#x: %v from %d bytes, want %v from %d", v.random, p, got, s.at, v.want, v.bytes)
 		}
 	}
 }

@@ -31,6 +31,37 @@ func TestVectorsSign(t *testing.T) {
 	})
 }
 
+// A signature that was too long to be padded leaves nothing in the padding of the next attempt. Of Falcon-1024's one in a
+// hundred is; those of Falcon-512 never are.
+func TestSignAgainWhenTooLong(t *testing.T) {
+	t.Parallel()
+	const d = Degree1024
+	key := sampleKey(t, d)
+	message, nonce := []byte("long"), new([nonceSize]byte)
+	for i := range 2000 {
+		seed := []byte{byte(i), byte(i >> 8)}
+		unpadded, err := key.sign(message, nonce, shake(seed), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(unpadded) <= d.SignatureSize() {
+			continue
+		}
+		padded, err := key.sign(message, nonce, shake(seed), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := key.PublicKey().VerifyUnpadded(message, unpadded); err != nil {
+			t.Errorf("%d bytes unpadded: %v", len(unpadded), err)
+		}
+		if err := key.PublicKey().Verify(message, padded); err != nil || bytes.HasPrefix(unpadded, padded) {
+			t.Errorf("padded, the second attempt: %v", err)
+		}
+		return
+	}
+	t.Error("no signature was too long")
+}
+
 // One key signs in several goroutines, and gives in each what it gives alone.
 func TestSignConcurrently(t *testing.T) {
 	t.Parallel()
