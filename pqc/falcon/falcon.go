@@ -14,8 +14,9 @@
 //   - verification and the parsing of public keys: all that goes in is public;
 //   - the reason for which a private key is refused;
 //   - the processor's own float64 instructions, whose time depends on the operands on some processors (division and
-//     square root, and subnormal numbers, which do not occur). Build with -tags falcon_emulated to have integers in
-//     their place: signatures are the same, signing takes about 20 times as long.
+//     square root, and subnormal numbers, which do not occur), and what package math does where a processor has no
+//     instruction that rounds, which branches. Build with -tags falcon_emulated to have integers in their place:
+//     signatures are the same, signing takes about 20 times as long.
 package falcon
 
 import (
@@ -114,7 +115,10 @@ func generateKey(d Degree, rng *sha3.SHAKE) (*PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return k, k.expand()
+	if err := k.expand(); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // Degree is the degree of the key.
@@ -163,11 +167,7 @@ func (k *PrivateKey) Wipe() {
 }
 
 // Format keeps every verb from printing the key.
-func (k *PrivateKey) Format(f fmt.State, _ rune) {
-	if k == nil {
-		fmt.Fprint(f, "no Falcon private key")
-		return
-	}
+func (k PrivateKey) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "Falcon-%d private key", int(k.public.degree))
 }
 

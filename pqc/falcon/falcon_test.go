@@ -315,7 +315,7 @@ func TestWipe(t *testing.T) {
 func TestPrivateKeyDoesNotPrint(t *testing.T) {
 	t.Parallel()
 	key := sampleKey(t, Degree512)
-	for _, secret := range []any{key, []any{key}, struct{ K *PrivateKey }{key}} {
+	for _, secret := range []any{key, *key, []any{key}, struct{ K *PrivateKey }{key}, struct{ K PrivateKey }{*key}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
 			if out := fmt.Sprintf(verb, secret); len(out) > 200 || !strings.Contains(out, "Falcon-512 private key") {
 				t.Errorf("%s of %T: %.300s", verb, secret, out)
