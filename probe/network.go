@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
+	"pqlab/internal/xfrmnl"
 	"pqlab/ipsec/gateway/port"
 	"pqlab/ipsec/xfrm"
 	"pqlab/links"
@@ -198,6 +199,10 @@ func missing(err error) error {
 func tryESP() (string, error) {
 	return scratch(func(ns *netns.Namespace, _ *netlink.Handle, _ netlink.Link) error {
 		err := ns.Do(xfrm.Probe)
+		var kernel *xfrmnl.Error
+		if errors.Is(err, errors.ErrUnsupported) && errors.As(err, &kernel) {
+			return kernel // the table says the rest
+		}
 		if errors.Is(err, errors.ErrUnsupported) {
 			return fmt.Errorf("%w: %w", errMissing, err)
 		}

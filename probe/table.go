@@ -110,7 +110,7 @@ func table() []trial {
 		name:    esp,
 		how:     "added SAs of both families with rfc4106(gcm(aes)), 256-bit key, extended sequence numbers",
 		needs:   xfrm.Needs,
-		instead: xfrm.Instead,
+		instead: "the gateway dataplane does ESP in user space",
 		use:     "tunnels use the kernel's IPsec: the xfrm dataplane",
 		without: "tunnels use the gateway dataplane",
 		try:     tryESP,

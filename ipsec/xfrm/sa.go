@@ -177,10 +177,12 @@ func (d *Dataplane) SetOutbound(tunnel string, sa *ipsec.SA) error {
 
 // use makes s, or none, protect what leaves.
 func (d *Dataplane) use(t *tunnel, s *sa) error {
-	if err := d.settleAccounts(); err != nil {
-		return err
-	}
 	out, none := t.out, t.none
+	if out == nil || s == nil || out.gone() { // the tunnel had none to send with, or will have none
+		if err := d.settleAccounts(); err != nil {
+			return err
+		}
+	}
 	if s == nil {
 		d.want(t)
 	} else {

@@ -502,3 +502,23 @@ func TestWithoutESP(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkPairs installs and removes pairs of SAs, each outbound one in the place of the one before. It says nothing of
+// the machine where it runs in a guest without KVM.
+func BenchmarkPairs(b *testing.B) {
+	p := start(b, Config{}, ipsec.UDP)
+	d := p.planes[0]
+	n := uint32(0)
+	for b.Loop() {
+		n++
+		in, _ := sas(1<<20+n, nil)
+		out, _ := sas(1<<24+n, nil)
+		check(b, d.AddInbound("t", in))
+		check(b, d.SetOutbound("t", out))
+		check(b, d.RemoveInbound("t", 1<<20+n))
+		if n > 1 {
+			check(b, d.RemoveOutbound("t", 1<<24+n-1))
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pairs/s")
+}

@@ -25,6 +25,7 @@ func Specs(e testlab.Env) {
 		e.Guard()
 		onlyESP(e)
 		unkeyed(e)
+		begins(e)
 		refused(e)
 		plaintext(e)
 		sizes(e)

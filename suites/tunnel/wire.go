@@ -14,6 +14,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"pqlab/agent"
 	"pqlab/ipsec"
 	"pqlab/ipsec/keying"
 	"pqlab/lab"
@@ -206,4 +207,22 @@ func unkeyed(e testlab.Env) {
 			}
 		}, NodeTimeout(timeout), Label(testlab.Provokes))
 	}
+}
+
+// begins sends before there are SAs, in a lab where that begins an exchange.
+func begins(e testlab.Env) {
+	It("begins an exchange for a packet that finds no SA, where that is wanted", func(ctx SpecContext) {
+		l := e.Up(ctx, eastWest(outers()[0]), func(o *lab.Options) { o.OnTraffic = true })
+		r := &rig{l, e.Kernel(), l.Tunnel(tunnelName)}
+		events := testlab.Collect(l)
+		a, b := open(ctx, l, "h1", r.host("h1", false)), open(ctx, l, "h2", r.host("h2", false))
+		a.send(b, mark())
+		all := events.Until(ctx, "established", func(all []agent.Event) bool { return len(all) >= 2 })
+		Expect(all).To(ConsistOf(
+			And(HaveField("Node", "d1"), HaveField("Kind", ipsec.Established), HaveField("Trigger", ipsec.ByTraffic), HaveField("Initiator", true)),
+			And(HaveField("Node", "d2"), HaveField("Kind", ipsec.Established), HaveField("Trigger", ipsec.ByPeer)),
+		))
+		pass(a, b, mark())
+		pass(b, a, mark())
+	}, NodeTimeout(timeout), Label(testlab.Provokes))
 }
