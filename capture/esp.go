@@ -3,6 +3,8 @@ package capture
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
+	"math/bits"
 	"net/netip"
 )
 
@@ -149,7 +151,13 @@ func pseudo(ip []byte) uint64 {
 	return add(0, ip[8:40])
 }
 
+// add adds to a sum (RFC 1071). The carries of 8 bytes at once come in at the other end, which is the same modulo 2^16-1.
 func add(sum uint64, b []byte) uint64 {
+	var carry uint64
+	for ; len(b) >= 8; b = b[8:] {
+		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
+	}
+	sum = sum>>32 + sum&math.MaxUint32 + carry
 	for ; len(b) >= 2; b = b[2:] {
 		sum += uint64(binary.BigEndian.Uint16(b))
 	}

@@ -245,12 +245,15 @@ func (f *File) statistics() {
 }
 
 // put adds a block.
-func (f *File) put(b []byte) {
+func (f *File) put(b []byte) { f.append(func(out []byte) []byte { return append(out, b...) }) }
+
+func (f *File) append(block func(out []byte) []byte) {
 	if f.err != nil {
 		return
 	}
-	f.out = append(f.out, b...)
-	f.size += int64(len(b))
+	before := len(f.out)
+	f.out = block(f.out)
+	f.size += int64(len(f.out) - before)
 	if len(f.out) >= maxUnwritten {
 		f.flush()
 	}
@@ -330,7 +333,7 @@ func (f *File) oldest() {
 		p.tap.stats.Captured--
 		return
 	}
-	f.put(appendPacket(nil, p, p.tap.id, comment))
+	f.append(func(out []byte) []byte { return appendPacket(out, p, p.tap.id, comment) })
 	f.inFile = true
 	if p.at < f.last {
 		f.unordered++

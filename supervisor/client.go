@@ -287,11 +287,7 @@ func (s *session) next() (reply, error) {
 	if _, err := receive(s.conn, &r, maxReply, 0); err != nil {
 		return r, s.lost(err)
 	}
-	var errs []error
-	for _, w := range r.Errors {
-		errs = append(errs, fmt.Errorf("lab %s: %w", s.name, fromWire(w)))
-	}
-	return r, errors.Join(errs...)
+	return r, s.refusal(r)
 }
 
 // Status describes the lab.

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pqlab/capture"
 	"pqlab/internal/rootless"
 )
 
@@ -240,6 +241,32 @@ func (l *fakeLab) SetLink(_ context.Context, link, from string, change []string)
 	}
 	l.sets.Add(1)
 	return nil
+}
+
+// Capture gives the request back as the comment, an end with a pipe for each link, and one piece of news.
+func (l *fakeLab) Capture(ctx context.Context, q CaptureRequest, news func(CaptureNews)) (Capture, error) {
+	out := Capture{Comment: fmt.Sprint(q), Links: len(q.Links)}
+	for _, name := range q.Links {
+		if name == "none" {
+			out.close()
+			return Capture{}, fmt.Errorf("%w: %q", ErrNoLink, name)
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return Capture{}, err
+		}
+		fmt.Fprint(w, name)
+		w.Close()
+		out.Ends = append(out.Ends, CaptureEnd{Name: name, Speed: 10, Socket: r})
+	}
+	l.running.Add(1)
+	go func() {
+		defer l.running.Done()
+		news(CaptureNews{Secrets: &capture.Secrets{TLS: []byte("secret\n")}})
+		<-ctx.Done()
+		mark(l.marks, "captured")
+	}()
+	return out, nil
 }
 
 func (l *fakeLab) Down(context.Context) error {

@@ -228,6 +228,8 @@ func (s *server) handle(c *net.UnixConn) {
 		s.setLink(c, q.Link)
 	case opDown:
 		s.takeDown(c)
+	case opCapture:
+		s.capture(c, q.Capture)
 	default:
 		refuse(c, fmt.Errorf("%w: no operation %.40q", ErrProtocol, q.Op))
 	}

@@ -24,6 +24,9 @@ type puppetLab struct{}
 func (puppetLab) Status(context.Context) (Status, error)                  { return Status{}, nil }
 func (puppetLab) Down(context.Context) error                              { return nil }
 func (puppetLab) SetLink(context.Context, string, string, []string) error { return nil }
+func (puppetLab) Capture(context.Context, CaptureRequest, func(CaptureNews)) (Capture, error) {
+	return Capture{}, nil
+}
 func (puppetLab) Exec(context.Context, string, Command) (Process, error) {
 	return &puppet{got: make(chan syscall.Signal, 100), end: make(chan struct{})}, nil
 }

@@ -30,6 +30,9 @@ type Lab interface {
 	// the node from sends, or of both directions if from is empty. A link or end that there is not is ErrNoLink, what
 	// makes no sense ErrInput, and what the lab's shaper cannot do errors.ErrUnsupported.
 	SetLink(ctx context.Context, link, from string, change []string) error
+	// Capture begins to capture links, at both ends of each, and calls news, one call at a time, until ctx ends; news may
+	// wait for a client. The sockets are the caller's, who closes them. A link that there is not is ErrNoLink.
+	Capture(ctx context.Context, q CaptureRequest, news func(CaptureNews)) (Capture, error)
 	// Down takes the lab down, going on after an error and returning all of them (errors.Join). It is called once, after
 	// every process that Exec started has been told to end.
 	Down(context.Context) error

@@ -22,6 +22,11 @@ import (
 //	client: notice …              signals, until
 //	server: reply                 the exit status
 //
+// of capture, from the request on:
+//
+//	server: reply …               the ends of the links with their sockets
+//	server: reply …               news, until the client goes away or the lab ends
+//
 // The client's closing its end early hangs the process up.
 const (
 	protocolVersion = 2
@@ -42,6 +47,8 @@ const (
 	opExec   operation = "exec"
 	opDown   operation = "down"
 	opLink   operation = "link"
+
+	opCapture operation = "capture"
 )
 
 type request struct {
@@ -49,6 +56,8 @@ type request struct {
 	Op      operation    `json:"op"`
 	Exec    *execRequest `json:"exec,omitempty"`
 	Link    *linkRequest `json:"link,omitempty"`
+
+	Capture *CaptureRequest `json:"capture,omitempty"`
 }
 
 type linkRequest struct {
@@ -79,6 +88,10 @@ type reply struct {
 	Status *Status     `json:"status,omitempty"`
 	PID    int         `json:"pid,omitempty"`  // exec: it runs
 	Exit   *int        `json:"exit,omitempty"` // exec: it has ended
+
+	Capture *Capture     `json:"capture,omitempty"` // with the sockets of its ends as descriptors
+	More    bool         `json:"more,omitempty"`    // of Capture, with the next reply
+	News    *CaptureNews `json:"news,omitempty"`    // capture: after Capture
 }
 
 // wireError is an error on its way to the client. Kind is what a client decides on.
