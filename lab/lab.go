@@ -18,6 +18,7 @@ import (
 	"pqlab/agent"
 	"pqlab/internal/journal"
 	"pqlab/internal/netns"
+	"pqlab/ipsec/strongswan"
 	"pqlab/links"
 	"pqlab/nodes"
 	"pqlab/probe"
@@ -56,6 +57,8 @@ type Lab struct {
 	links   map[string]*links.Link
 	tunnels map[string]*Tunnel
 	planes  map[string]probe.Plane // by node, of those at which a tunnel ends
+	// strongswan is what keys the tunnels of a node, by its name, where pqlab does not.
+	strongswan map[string]*strongswan.Installation
 
 	options Options
 	log     *lockedWriter
@@ -85,6 +88,10 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	if err != nil {
 		return nil, err
 	}
+	keying, err := chooseKeying(plan, options)
+	if err != nil {
+		return nil, err
+	}
 	planes, err := choosePlanes(plan, options)
 	if err != nil {
 		return nil, err
@@ -95,7 +102,7 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	l := &Lab{
 		Plan: plan, Shaper: shaper, Started: time.Now(), options: options,
 		log:   &lockedWriter{to: options.Log},
-		nodes: map[string]*Node{}, links: map[string]*links.Link{}, tunnels: map[string]*Tunnel{}, planes: planes,
+		nodes: map[string]*Node{}, links: map[string]*links.Link{}, tunnels: map[string]*Tunnel{}, planes: planes, strongswan: keying,
 		failed: make(chan struct{}),
 	}
 	defer func() {
@@ -173,6 +180,9 @@ func choosePlanes(plan *topology.Plan, o Options) (map[string]probe.Plane, error
 				want = cmp.Or(o.Dataplane, "auto")
 			}
 			want = cmp.Or(o.DataplaneOf[node], want)
+			if t.Keying == topology.Strongswan { // which knows no other
+				want = probe.XFRM
+			}
 			plane, ok := found[want]
 			if !ok {
 				var err error

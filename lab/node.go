@@ -54,7 +54,7 @@ func (n *Node) startAgent(ctx context.Context, l *Lab) error {
 		Path: "/proc/self/exe",
 		Args: agent.Config{
 			Node: n.Plan.Name, ManualClock: l.options.ManualClock, Reveal: l.options.Reveal, Seq: l.options.Seq, Port: l.options.Port,
-			Certificate: n.Plan.Certificate, Dataplane: l.planes[n.Plan.Name].Name,
+			Certificate: n.Plan.Certificate, Dataplane: l.planes[n.Plan.Name].Name, Strongswan: l.strongswan[n.Plan.Name],
 		}.Args(),
 		Files: []*os.File{socket}, Stderr: log,
 	})

@@ -350,6 +350,11 @@ type Name string
 func (name Name) link(l *Link) error { l.Name = string(name); return nil }
 func (name Name) flow(f *Flow) error { f.Name = string(name); return nil }
 
+// Keying is "pqlab" or "strongswan".
+func Keying(name string) TunnelOption {
+	return tunnelOption(func(t *Tunnel) error { t.Keying = name; return nil })
+}
+
 // Suite sets the signature and KEM of a tunnel.
 func Suite(name string) TunnelOption {
 	return tunnelOption(func(t *Tunnel) error { t.Suite = name; return nil })

@@ -409,6 +409,7 @@ func tunnelForm() form[Tunnel] {
 		need(key("name", "Unique name.", nameForm(), func(t *Tunnel) *string { return &t.Name })),
 		need(key("a", "The end that starts the first exchange: a node's name, or more.", end, func(t *Tunnel) *TunnelEnd { return &t.A })),
 		need(key("b", "The other end.", end, func(t *Tunnel) *TunnelEnd { return &t.B })),
+		key("keying", "What keys it: pqlab (default), or strongswan for classical IKEv2 to compare with.", text[string](enum(keyings())), func(t *Tunnel) *string { return &t.Keying }),
 		key("suite", "Signature and KEM; default "+DefaultSuite+".", text[string](enum(Suites())), func(t *Tunnel) *string { return &t.Suite }),
 		key("combiner", "How the secrets are joined; default xor.", text[string](enum(combiners())), func(t *Tunnel) *string { return &t.Combiner }),
 		key("identity", "A signature key for each exchange (fresh, the default) or a long-lived one.", text[string](enum(identities())), func(t *Tunnel) *string { return &t.Identity }),

@@ -46,6 +46,12 @@ func Profiles() []string {
 // DefaultSuite is the suite of a tunnel that names none.
 const DefaultSuite = "mldsa65+mlkem768"
 
+// What keys a tunnel.
+const (
+	Pqlab      = "pqlab"
+	Strongswan = "strongswan"
+)
+
 func nodeKinds() []string { return []string{"client", "host", "dpu", "ap", "switch"} }
 func linkKinds() []string { return []string{"ethernet", "fibre", "pcie", "wifi"} }
 func families() []string  { return []string{"ipv4", "ipv6"} }
@@ -55,6 +61,7 @@ func identities() []string {
 	return []string{"fresh", "pinned"}
 }
 func encapsulations() []string { return []string{"udp", "esp"} }
+func keyings() []string        { return []string{Pqlab, Strongswan} }
 func dataplanes() []string     { return []string{"auto", "gateway", "xfrm", "offload"} }
 
 // checkName says what is wrong with the name of a node, link, tunnel or flow; nothing if it is good.

@@ -123,7 +123,7 @@ func TestDefaults(t *testing.T) {
 	}
 	tun := p.Tunnels[0].Tunnel
 	tun.A, tun.B = topology.TunnelEnd{}, topology.TunnelEnd{}
-	want := topology.Tunnel{Name: "t", Suite: "mldsa65+mlkem768", Combiner: "xor", Identity: "fresh", TLSGroups: []string{"X25519"},
+	want := topology.Tunnel{Name: "t", Keying: "pqlab", Suite: "mldsa65+mlkem768", Combiner: "xor", Identity: "fresh", TLSGroups: []string{"X25519"},
 		Rekey: topology.Limits{Time: 10 * time.Minute, Blocks: 1 << 30}, Encapsulation: "udp", Dataplane: "auto", Family: "ipv4", Deadline: 5 * time.Second}
 	if !reflect.DeepEqual(tun, want) {
 		t.Errorf("tunnel %+v\nwant %+v", tun, want)

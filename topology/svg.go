@@ -330,7 +330,7 @@ func (d *drawing) bracket(l lane, x [2]float64) {
 		fmt.Fprintf(&d.b, `<circle class="pl-x%d pl-x" cx="%.1f" cy="%.1f" r="4"/>`, colour, e[0], e[1])
 	}
 	room := int((x[1] - x[0] - 20) / char)
-	d.text((x[0]+x[1])/2, y-6, "middle", fmt.Sprintf("pl-m pl-x pl-x%d", colour), shorten(t.Name+"  "+t.Suite, max(room, 8)), true)
+	d.text((x[0]+x[1])/2, y-6, "middle", fmt.Sprintf("pl-m pl-x pl-x%d", colour), shorten(t.Name+"  "+t.keyedBy(), max(room, 8)), true)
 }
 
 // link draws a link and what it is.

@@ -59,7 +59,7 @@ func (p *Plan) Text() string {
 	if len(p.Tunnels) > 0 {
 		table("TUNNEL\tEND\tOUTER\tPROTECTS\tSUITE", func(row func(...any)) {
 			for _, t := range p.Tunnels {
-				row(t.Name, t.A.Node, t.OuterA, prefixes(t.A.Subnets), t.Suite)
+				row(t.Name, t.A.Node, t.OuterA, prefixes(t.A.Subnets), t.keyedBy())
 				row("", t.B.Node, t.OuterB, prefixes(t.B.Subnets), "over "+strings.Join(t.Links, " "))
 			}
 		})

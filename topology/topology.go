@@ -83,10 +83,14 @@ type End struct {
 // Rate is a bit rate in bit/s. In text it has a unit: "10Mbit/s", "2.5Gbit/s".
 type Rate uint64
 
-// Tunnel is an ESP tunnel between two nodes, keyed by the post-quantum exchange.
+// Tunnel is an ESP tunnel between two nodes, keyed by the post-quantum exchange, or to compare with that by another daemon.
 type Tunnel struct {
 	Name string
 	A, B TunnelEnd // A starts the first exchange
+
+	// Keying is "pqlab" (default) or "strongswan": classical IKEv2 by strongSwan's charon in both nodes, over the kernel's
+	// IPsec. Then Suite, Combiner, Identity, Mutual, TLSGroups and CA stay empty.
+	Keying string
 
 	Suite         string        // one of Signatures(), "+", one of KEMs(); default "mldsa65+mlkem768"
 	Combiner      string        // "xor" (default) or "hardened"

@@ -57,12 +57,8 @@ func (p *planner) checkTunnels() {
 			p.add(NoPath, at("b.node"), "%s: both ends are at node %s", what, t.A.Node)
 		}
 		t.TLSGroups = slices.Clone(t.TLSGroups)
+		p.checkKeying(i, at, what)
 		t.fill()
-		if why := checkSuite(t.Suite); why != "" {
-			p.add(BadValue, at("suite"), "%s: suite %s %s", what, quote(t.Suite), why)
-		}
-		p.oneOf(at("combiner"), what+": combiner", t.Combiner, combiners(), false)
-		p.oneOf(at("identity"), what+": identity", t.Identity, identities(), false)
 		p.oneOf(at("encapsulation"), what+": encapsulation", t.Encapsulation, encapsulations(), false)
 		p.oneOf(at("dataplane"), what+": dataplane", t.Dataplane, dataplanes(), false)
 		p.oneOf(at("family"), what+": family", t.Family, families(), false)
@@ -87,20 +83,62 @@ func (p *planner) checkTunnels() {
 	}
 }
 
-// fill sets the defaults that need no other node.
-func (t *tunnel) fill() {
+// checkKeying checks what keys a tunnel, and that strongSwan is asked for nothing that only pqlab's exchange has.
+func (p *planner) checkKeying(i int, at func(string) string, what string) {
+	t := &p.tunnels[i]
+	t.Keying = cmp.Or(t.Keying, Pqlab)
+	p.oneOf(at("keying"), what+": keying", t.Keying, keyings(), false)
+	if t.Keying != Strongswan {
+		t.fillExchange()
+		if why := checkSuite(t.Suite); why != "" {
+			p.add(BadValue, at("suite"), "%s: suite %s %s", what, quote(t.Suite), why)
+		}
+		p.oneOf(at("combiner"), what+": combiner", t.Combiner, combiners(), false)
+		p.oneOf(at("identity"), what+": identity", t.Identity, identities(), false)
+		return
+	}
+	for _, f := range []struct {
+		field string
+		given bool
+	}{
+		{"suite", t.Suite != ""}, {"combiner", t.Combiner != ""}, {"identity", t.Identity != ""}, {"mutual", t.Mutual},
+		{"tls_groups", len(t.TLSGroups) > 0}, {"ca", t.CA != ""},
+	} {
+		if f.given {
+			p.add(BadValue, at(f.field), "%s: %s is of pqlab's exchange; keying strongswan is IKEv2 with X25519 and Ed25519, leave it out", what, f.field)
+		}
+	}
+	if t.Dataplane == "gateway" || t.Dataplane == "offload" {
+		p.add(BadValue, at("dataplane"), "%s: dataplane %s; strongSwan puts its SAs into the kernel: xfrm, or leave it out", what, t.Dataplane)
+	}
+}
+
+// keyedBy says in short what keys the tunnel.
+func (t *Tunnel) keyedBy() string {
+	if t.Keying == Strongswan {
+		return Strongswan
+	}
+	return t.Suite
+}
+
+// fillExchange sets the defaults of pqlab's exchange.
+func (t *tunnel) fillExchange() {
 	t.Suite = cmp.Or(t.Suite, DefaultSuite)
 	t.Combiner = cmp.Or(t.Combiner, "xor")
 	t.Identity = cmp.Or(t.Identity, "fresh")
+	if len(t.TLSGroups) == 0 {
+		t.TLSGroups = []string{"X25519"}
+	}
+}
+
+// fill sets the defaults that need no other node.
+func (t *tunnel) fill() {
 	t.Encapsulation = cmp.Or(t.Encapsulation, "udp")
 	t.Dataplane = cmp.Or(t.Dataplane, "auto")
 	t.Family = cmp.Or(t.Family, "ipv4")
 	t.Deadline = cmp.Or(t.Deadline, DefaultDeadline)
 	t.Rekey.Time = cmp.Or(t.Rekey.Time, DefaultRekeyTime)
 	t.Rekey.Blocks = cmp.Or(t.Rekey.Blocks, DefaultRekeyBlocks)
-	if len(t.TLSGroups) == 0 {
-		t.TLSGroups = []string{"X25519"}
-	}
 }
 
 // checkCA finds the files of a tunnel whose ends a CA vouches for.

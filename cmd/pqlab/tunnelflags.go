@@ -15,12 +15,12 @@ import (
 
 // tunnelFlags change every tunnel of a topology.
 type tunnelFlags struct {
-	suite, combiner, identity, encapsulation, dataplane, family choice
-	groups                                                      []string
-	mutual                                                      bool
-	time                                                        amount[time.Duration]
-	blocks, bytes, packets, seed                                amount[uint64]
-	set                                                         *pflag.FlagSet
+	keying, suite, combiner, identity, encapsulation, dataplane, family choice
+	groups                                                              []string
+	mutual                                                              bool
+	time                                                                amount[time.Duration]
+	blocks, bytes, packets, seed                                        amount[uint64]
+	set                                                                 *pflag.FlagSet
 }
 
 // choice is a flag with a fixed set of values.
@@ -64,6 +64,7 @@ func (a *amount[T]) Set(text string) error {
 
 func addTunnelFlags(c *cobra.Command) *tunnelFlags {
 	f := &tunnelFlags{
+		keying:        choice{known: []string{topology.Pqlab, topology.Strongswan}},
 		suite:         choice{known: topology.Suites()},
 		combiner:      choice{known: []string{"xor", "hardened"}},
 		identity:      choice{known: []string{"fresh", "pinned"}},
@@ -77,6 +78,7 @@ func addTunnelFlags(c *cobra.Command) *tunnelFlags {
 		seed:          amount[uint64]{kind: "number", parse: topology.ParseCount},
 		set:           c.Flags(),
 	}
+	f.set.Var(&f.keying, "keying", "pqlab, or strongswan: classical IKEv2, whatever the topology says of pqlab's exchange")
 	f.set.Var(&f.suite, "suite", "signature and KEM of every tunnel, such as mldsa65+mlkem768")
 	f.set.Var(&f.combiner, "combiner", "xor or hardened")
 	f.set.Var(&f.identity, "identity", "fresh (a signature key for each exchange) or pinned")
@@ -122,6 +124,12 @@ func (f *tunnelFlags) plan(name string) (*topology.Plan, error) {
 }
 
 func (f *tunnelFlags) apply(t *topology.Tunnel) {
+	if f.keying.value != "" {
+		t.Keying = f.keying.value
+	}
+	if f.keying.value == topology.Strongswan {
+		t.Suite, t.Combiner, t.Identity, t.Mutual, t.TLSGroups, t.CA = "", "", "", false, nil, ""
+	}
 	for _, s := range []struct {
 		from *choice
 		to   *string
@@ -156,7 +164,7 @@ func (f *tunnelFlags) apply(t *topology.Tunnel) {
 func (f *tunnelFlags) changed() []string {
 	var names []string
 	for _, n := range []string{
-		"suite", "combiner", "identity", "encapsulation", "dataplane", "family", "tls-groups", "mutual",
+		"keying", "suite", "combiner", "identity", "encapsulation", "dataplane", "family", "tls-groups", "mutual",
 		"rekey-time", "rekey-blocks", "rekey-bytes", "rekey-packets", "seed",
 	} {
 		if f.set.Changed(n) {

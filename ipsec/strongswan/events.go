@@ -1,9 +1,11 @@
 package strongswan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,9 +26,6 @@ func (d *Daemon) emit(t *tunnel, e Event) {
 
 // heard takes what charon tells.
 func (d *Daemon) heard(event string, m *vici.Message) {
-	if os.Getenv("PQLAB_DEBUG_VICI") != "" {
-		fmt.Fprintf(os.Stderr, "EVENT %s\n%s", event, text(m, "  "))
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name, ike := range m.Sections() {
@@ -39,10 +38,21 @@ func (d *Daemon) heard(event string, m *vici.Message) {
 			case "child-updown":
 				d.upDown(t, pairOf(child), m.Value("up") == "yes")
 			case "child-rekey":
-				d.rekeyed(t, pairOf(child.Section("old")), pairOf(child.Section("new")))
+				d.rekeyed(t, t.rekeys(ike), pairOf(child.Section("old")), pairOf(child.Section("new")))
 			}
 		}
 	}
+}
+
+// rekeys says whether this end began the rekey that charon tells of. Where both ends did at once, one of them says so.
+func (t *tunnel) rekeys(ike *vici.Message) bool {
+	const task = "CHILD_REKEY"
+	mine, theirs := false, false
+	for list, tasks := range ike.Lists() {
+		mine = mine || list == "tasks-active" && slices.Contains(tasks, task)
+		theirs = theirs || list == "tasks-passive" && slices.Contains(tasks, task)
+	}
+	return mine && (!theirs || t.first())
 }
 
 // pairOf reads the SPIs of a CHILD_SA.
@@ -78,13 +88,18 @@ func (d *Daemon) upDown(t *tunnel, p ipsec.SPIPair, up bool) {
 	}
 }
 
-func (d *Daemon) rekeyed(t *tunnel, old, new ipsec.SPIPair) {
+func (d *Daemon) rekeyed(t *tunnel, initiator bool, old, new ipsec.SPIPair) {
 	if old.In != t.in {
 		return
 	}
 	e := &Event{Event: ipsec.Event{Kind: ipsec.Rekeyed, Trigger: ipsec.ByPeer, Old: old, New: new}}
+	if initiator {
+		e.Trigger, e.Initiator = cmp.Or(t.trigger, ipsec.ByTime), true
+	}
 	if t.trigger != "" {
-		e.Trigger, e.Initiator, e.Duration, e.Triggered = t.trigger, true, time.Since(t.began), t.usage
+		e.Duration, e.Triggered = time.Since(t.began), t.usage
+		e.Exchange, _ = d.exchanged(t, t.before)
+		e.Exchange.Took = e.Duration
 	}
 	t.trigger = ""
 	e.Replaced.In = d.used(t).In

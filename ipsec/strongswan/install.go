@@ -28,6 +28,15 @@ type Installation struct {
 // program is the daemon in a root.
 const program = "usr/sbin/charon-systemd"
 
+// CacheDir is where the packages are unpacked for this user: $XDG_CACHE_HOME/pqlab/strongswan, or ~/.cache/pqlab/strongswan.
+func CacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("the user's cache: %w", err)
+	}
+	return filepath.Join(dir, "pqlab", "strongswan"), nil
+}
+
 // Find finds strongSwan: unpacked in a directory (see Fetch), or else installed.
 func Find(unpacked string) (Installation, error) {
 	if unpacked != "" {

@@ -40,7 +40,7 @@ const (
 // daemonConfig is strongswan.conf. Nothing is read from anywhere else. Log level 1 tells what happens and no secrets. Lost
 // messages are repeated after half a second, then ever later, for half a minute.
 var daemonConfig = fmt.Sprintf(`charon-systemd {
-  load = random nonce openssl pem pkcs1 pkcs8 pubkey kernel-netlink socket-default vici
+  load = random nonce openssl kdf pem pkcs1 pkcs8 pubkey kernel-netlink socket-default vici
   install_routes = no
   install_virtual_ip = no
   keep_alive = 0
@@ -183,7 +183,7 @@ func (p *process) await(ctx context.Context, notified *net.UnixConn) error {
 		case <-ctx.Done():
 		}
 	}()
-	_, err := notified.Read(make([]byte, 256))
+	err := readiness(notified)
 	select {
 	case <-p.done:
 		return fmt.Errorf("%w; it says: %s", p.ended, p.log.last(3))
@@ -193,6 +193,22 @@ func (p *process) await(ctx context.Context, notified *net.UnixConn) error {
 		return fmt.Errorf("charon did not start: %w; it says: %s", context.Cause(ctx), p.log.last(3))
 	}
 	return nil
+}
+
+// readiness reads until charon says that it is ready; before it tells what it is at.
+func readiness(notified *net.UnixConn) error {
+	b := make([]byte, 4096)
+	for {
+		n, err := notified.Read(b)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b[:n])) {
+			if strings.TrimSpace(line) == "READY=1" {
+				return nil
+			}
+		}
+	}
 }
 
 // dial connects to charon's socket.

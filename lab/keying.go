@@ -1,0 +1,65 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+
+	"pqlab/ipsec/strongswan"
+	"pqlab/probe"
+	"pqlab/topology"
+)
+
+// errOptions are of a lab that is to look into tunnels which strongSwan keys.
+var errOptions = fmt.Errorf("strongSwan runs by the machine's clock and keeps its secrets to itself: %w", errors.ErrUnsupported)
+
+// chooseKeying says at which nodes strongSwan keys the tunnels, and where it is. A node has one keying daemon.
+func chooseKeying(plan *topology.Plan, o Options) (map[string]*strongswan.Installation, error) {
+	by := map[string]string{} // by node
+	for _, t := range plan.Tunnels {
+		for _, node := range []string{t.A.Node, t.B.Node} {
+			if has, ok := by[node]; ok && has != t.Keying {
+				return nil, fmt.Errorf("tunnel %s: keying %s, but another tunnel of node %s has %s: a node has one", t.Name, t.Keying, node, has)
+			}
+			by[node] = t.Keying
+		}
+	}
+	at := map[string]*strongswan.Installation{}
+	var found *strongswan.Installation
+	for _, t := range plan.Tunnels {
+		if t.Keying != topology.Strongswan {
+			continue
+		}
+		if found == nil {
+			i, err := findStrongswan(o)
+			if err != nil {
+				return nil, fmt.Errorf("tunnel %s: %w", t.Name, err)
+			}
+			found = &i
+		}
+		at[t.A.Node], at[t.B.Node] = found, found
+	}
+	return at, nil
+}
+
+// findStrongswan finds all that a tunnel keyed by strongSwan takes.
+func findStrongswan(o Options) (i strongswan.Installation, err error) {
+	missing := func(err error) error {
+		return &probe.NotSupported{What: "keying strongswan", Instead: "pqlab vm -- pqlab … runs it in a guest kernel; keying pqlab does without", Err: err}
+	}
+	for _, capability := range []func() error{probe.XFRMPolicies, probe.ESP, probe.XFRMInterface, probe.NFTables} {
+		if err := capability(); err != nil {
+			return i, missing(err)
+		}
+	}
+	if o.ManualClock || o.Reveal || o.Seq != 0 {
+		return i, errOptions
+	}
+	unpacked, err := strongswan.CacheDir()
+	if err != nil {
+		return i, err
+	}
+	if i, err = strongswan.Find(unpacked); err != nil {
+		return i, &probe.NotSupported{What: "keying strongswan", Err: err}
+	}
+	return i, nil
+}
