@@ -11,7 +11,8 @@
 //
 // A packet that was looked up before may be about to be sealed. So the SA before is removed from the kernel a moment after
 // RemoveOutbound, and its counters are read after every processor has passed through a state in which it can be in the
-// middle of no packet (membarrier(2)).
+// middle of no packet (membarrier(2)). They are final then, with one exception: without an interface a program's packet is
+// looked up before the program's bytes are copied, and a program that is preempted there sends it under the SA before.
 package xfrm
 
 import (

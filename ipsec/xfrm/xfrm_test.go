@@ -113,6 +113,14 @@ func (p *pair) key(t testing.TB, n uint32, edit func(*ipsec.SA)) {
 	}
 }
 
+// sent is how many packets node 0 has sent on an SA.
+func (p *pair) sent(t testing.TB, spi uint32) uint64 {
+	t.Helper()
+	c, err := p.planes[0].Counters("t", spi)
+	check(t, err)
+	return c.Packets
+}
+
 func (p *pair) listen(t testing.TB, i int) *net.UDPConn {
 	t.Helper()
 	var c *net.UDPConn
@@ -210,9 +218,24 @@ func TestRekey(t *testing.T) {
 				}
 			}()
 			const rekeys = 20
-			for n := range uint32(rekeys) {
-				time.Sleep(5 * time.Millisecond) // some traffic for each
-				p.key(t, n+1, nil)
+			// With policies alone a program's packet is looked up when the program has yet to be asked for its bytes, and so may
+			// leave under an SA that was replaced a while ago. Nothing is lost where that stays for a grace.
+			lag := uint32(0)
+			if c.NoInterface {
+				lag = 4
+			}
+			for n := uint32(1); n <= rekeys+lag; n++ {
+				before := p.sent(t, 0x1000+min(n-1, rekeys))
+				for p.sent(t, 0x1000+min(n-1, rekeys)) < before+5 { // some traffic for each
+					time.Sleep(time.Millisecond)
+				}
+				if n <= rekeys {
+					p.key(t, n, nil)
+				}
+				if n <= lag {
+					continue
+				}
+				n := n - 1 - lag
 				out, err := p.planes[0].Counters("t", 0x1000+n)
 				check(t, err)
 				check(t, p.planes[0].RemoveOutbound("t", 0x1000+n))
