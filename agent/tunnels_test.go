@@ -494,7 +494,7 @@ func calls() []call {
 		of("Hello", (*Server).hello), of("AddTunnel", (*Server).addTunnel), of("Trust", (*Server).trust),
 		of("Establish", (*Server).establish), of("Rekey", (*Server).rekey), of("Tunnel", (*Server).tunnelState),
 		of("RemoveTunnel", (*Server).removeTunnel), of("Secrets", (*Server).secrets), of("Advance", (*Server).advance),
-		of("Usage", (*Server).usage), of("OpenSink", (*Server).openSink), of("OpenRelay", (*Server).openRelay),
+		of("Usage", (*Server).usage), of("Log", (*Server).log), of("OpenSink", (*Server).openSink), of("OpenRelay", (*Server).openRelay),
 		of("Send", (*Server).send), of("FinishSink", (*Server).finishSink), of("CloseTraffic", (*Server).closeTraffic),
 		{"Events", []reflect.Type{events.In(1), events.Out(0).In(1).In(0)}},
 		{"Export", []reflect.Type{exports.In(1), exports.Out(0).In(1).In(0)}},

@@ -175,6 +175,8 @@ func FuzzNames(f *testing.F) {
 		r.Rekeys[0].Tunnel, r.Rekeys[0].Trigger = s, s
 		tu := &r.Tunnels[0]
 		tu.Name, tu.A, tu.B, tu.Suite, tu.Combiner, tu.Identity, tu.Encapsulation, tu.Dataplane = s, s, s, s, s, s, s, s
+		tu.Keying = s
+		r.Logs[0].Node, r.Logs[0].Program, r.Logs[0].Lines[0] = s, s, s
 		tu.SAs[0].Node, tu.SAs[0].Direction, tu.Drops[0].Node = s, s, s
 		tu.Drops[0].Reasons[s] = 2
 		tu.Exchange.Steps[0].Name, tu.Exchange.Steps[0].Side, tu.Exchange.Suite = s, s, s

@@ -36,6 +36,7 @@ type Result struct {
 	Watches    []Watch            `json:"plaintext_watch"`
 
 	Captures []Capture `json:"captures"`
+	Logs     []Log     `json:"logs"` // of daemons that are not pqlab's own
 
 	Checks   []Check  `json:"checks"`
 	Warnings []string `json:"warnings"` // what this run did not have or could not show
@@ -70,6 +71,7 @@ type Tunnel struct {
 	Name          string    `json:"name"`
 	A             string    `json:"a"` // nodes
 	B             string    `json:"b"`
+	Keying        string    `json:"keying"` // "pqlab", or another daemon and its version
 	Suite         string    `json:"suite"`
 	Combiner      string    `json:"combiner"`
 	Identity      string    `json:"identity"`
@@ -186,6 +188,13 @@ type Capture struct {
 	File     string `json:"file"`
 	Captured uint64 `json:"captured"`
 	Dropped  uint64 `json:"dropped"` // packets that passed and are not in the file
+}
+
+// Log is what a daemon in a node wrote.
+type Log struct {
+	Node    string   `json:"node"`
+	Program string   `json:"program"`
+	Lines   []string `json:"lines"`
 }
 
 // Check is one claim that the run verified.

@@ -35,7 +35,7 @@ func sample() Result {
 		Command: []string{"pqlab", "run", "east-west", "--duration", "5s", "--rekey-blocks", "2000000", "--report", "out dir"},
 		Started: time.Date(2026, 3, 1, 12, 30, 15, 0, time.UTC), Duration: 6_812, Machine: Machine{2, "AMD EPYC"},
 		Tunnels: []Tunnel{{
-			Name: "fibre", A: "d1", B: "d2", Suite: "mldsa65+mlkem768", Combiner: "xor", Identity: "fresh", Encapsulation: "udp",
+			Name: "fibre", A: "d1", B: "d2", Keying: "pqlab", Suite: "mldsa65+mlkem768", Combiner: "xor", Identity: "fresh", Encapsulation: "udp",
 			Dataplane: "gateway/tun", Exchange: exchange,
 			SAs: []SA{{"d1", "out", 0xc0ffee01, 400_123, 560_172_200, 35_610_947}, {"d2", "in", 0xc0ffee01, 400_123, 560_172_200, 35_610_947},
 				{"d2", "out", 0xc0ffee02, 200_003, 10_400_156, 800_012}, {"d1", "in", 0xc0ffee02, 200_003, 10_400_156, 800_012}},
@@ -48,6 +48,7 @@ func sample() Result {
 		Watches:    []Watch{{Link: "d1-d2", ESPinUDP: 1_234_567, Exchange: 31, Other: 8}, {Link: "spare", ESP: 7, Plaintext: 3}},
 		Checks: []Check{{"no packet lost in a rekey", false, "3 lost at 4.730 s"}, {"no plaintext on d1-d2", true, "1 234 567 ESP packets, 0 in plaintext"},
 			{"at least two rekeys by blocks", true, "3"}},
+		Logs:     []Log{{"d1", "charon", []string{"00[LIB] loaded plugins", "05[IKE] CHILD_SA established"}}},
 		Warnings: []string{"CPU limits are not applied: no cgroup is delegated to this user"},
 		Picture: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 90"><style>text{font:14px sans-serif;text-anchor:middle}` +
 			`rect{fill:#cfe3f5;stroke:#36c}@media(prefers-color-scheme:dark){rect{fill:#234}text{fill:#eee}}</style>` +

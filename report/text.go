@@ -33,7 +33,11 @@ func (r Result) WriteText(w io.Writer, dir string) error {
 	}
 	row("shaper", r.Shaper)
 	if e := r.exchange(); e != nil {
-		row("exchange", fmt.Sprintf("%s in %s, %s", e.Suite, millis(e.Ms), size(e.Bytes)))
+		by := ""
+		if len(r.Tunnels) > 0 && r.Tunnels[0].Keying != "pqlab" && r.Tunnels[0].Keying != "" {
+			by = r.Tunnels[0].Keying + ", "
+		}
+		row("exchange", fmt.Sprintf("%s%s in %s, %s", by, e.Suite, millis(e.Ms), size(e.Bytes)))
 	}
 	end()
 

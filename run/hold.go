@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func (h *held) Status(ctx context.Context) (supervisor.Status, error) {
 	h.mu.Unlock()
 	for _, p := range l.Plan.Tunnels {
 		t := supervisor.TunnelStatus{
-			Name: p.Name, A: p.A.Node, B: p.B.Node, Suite: p.Suite, Rekeys: rekeys[p.Name], Error: failed[p.Name],
+			Name: p.Name, A: p.A.Node, B: p.B.Node, Suite: cmp.Or(p.Suite, p.Keying), Rekeys: rekeys[p.Name], Error: failed[p.Name],
 			Drops: map[string]uint64{},
 		}
 		for _, node := range []string{p.A.Node, p.B.Node} {

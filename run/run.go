@@ -3,11 +3,13 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"pqlab/capture"
@@ -128,7 +130,7 @@ func (r *runner) run(asked context.Context) (err error) {
 }
 
 func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {
-	r.options.Progress(fmt.Sprintf("tunnel %s: exchanging keys, %s", t.Name, t.Suite))
+	r.options.Progress(fmt.Sprintf("tunnel %s: exchanging keys, %s", t.Name, cmp.Or(t.Suite, t.Keying)))
 	began := time.Now()
 	initiator, err := r.lab.Tunnel(t.Name).Establish(ctx)
 	if err != nil {
@@ -145,10 +147,10 @@ func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error 
 	}
 	r.result.Dataplane = state.Dataplane
 	r.result.Tunnels = append(r.result.Tunnels, report.Tunnel{
-		Name: t.Name, A: t.A.Node, B: t.B.Node, Suite: initiator.Suite, Combiner: initiator.Combiner, Identity: t.Identity,
+		Name: t.Name, A: t.A.Node, B: t.B.Node, Keying: state.Keying, Suite: initiator.Suite, Combiner: initiator.Combiner, Identity: t.Identity,
 		Encapsulation: t.Encapsulation, Dataplane: state.Dataplane, Exchange: exchangeOf(initiator, responder, took),
 	})
-	r.check(fmt.Sprintf("tunnel %s is keyed", t.Name), initiator.Transcript == responder.Transcript,
+	r.check(fmt.Sprintf("tunnel %s is keyed", t.Name), initiator.Transcript == responder.Transcript && initiator.In == responder.Out && initiator.Out == responder.In,
 		fmt.Sprintf("%s, %.1f ms", initiator.Suite, took))
 	return nil
 }
@@ -219,9 +221,21 @@ func (r *runner) count(ctx context.Context) error {
 			return err
 		}
 		homeless += state.Drops.UnknownSPI
+		if err := r.readLog(ctx, n.Name); err != nil {
+			return err
+		}
 	}
 	r.judgeRekeys(homeless)
 	return nil
+}
+
+// readLog takes the log of a node's keying daemon into the result, where it has one.
+func (r *runner) readLog(ctx context.Context, node string) error {
+	log, err := r.lab.Node(node).Agent().Log(ctx)
+	if err == nil && log != "" {
+		r.result.Logs = append(r.result.Logs, report.Log{Node: node, Program: "charon", Lines: strings.Split(strings.TrimSpace(log), "\n")})
+	}
+	return err
 }
 
 func (r *runner) warn(text string) { r.result.Warnings = append(r.result.Warnings, text) }
