@@ -15,6 +15,7 @@ import (
 	"pqlab/internal/journal"
 	"pqlab/internal/netns"
 	"pqlab/internal/rootless"
+	"pqlab/links"
 	"pqlab/nodes"
 	"pqlab/topology"
 )
@@ -175,6 +176,52 @@ func TestIgnored(t *testing.T) {
 		t.Errorf("warnings: %q", l.Warnings)
 	}
 	if l.ShapedBy() != "none" {
+		t.Errorf("shaped by %s", l.ShapedBy())
+	}
+}
+
+// A link is changed as a whole or not at all, in the directions that are asked for.
+func TestSetLink(t *testing.T) {
+	if err := links.ProbeTBF(); err != nil {
+		t.Skip(err)
+	}
+	l := up(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), 10*topology.Mbit), Options{Shaper: "tbf"})
+	set := func(from string, args ...string) error {
+		t.Helper()
+		change, err := topology.ParseChange(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.SetLink("ab", from, change)
+	}
+	rates := func() [2]topology.Rate {
+		s := l.Link("ab").State().Shapes
+		return [2]topology.Rate{s[0].Rate, s[1].Rate}
+	}
+	if err := errors.Join(set("", "rate=20Mbit/s"), set("b", "rate=30Mbit/s")); err != nil {
+		t.Fatal(err)
+	}
+	want := [2]topology.Rate{20e6, 30e6}
+	if rates() != want {
+		t.Errorf("rates %v, want %v", rates(), want)
+	}
+	var mistakes topology.Errors
+	if err := set("", "rate=1Mbit/s", "jitter=1ms"); !errors.As(err, &mistakes) {
+		t.Errorf("jitter without delay: %v", err)
+	}
+	if err := set("a", "rate=1Mbit/s", "delay=1ms"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("delay by tbf: %v", err)
+	}
+	if err := set("c", "rate=1Mbit/s"); !errors.Is(err, ErrNoLink) {
+		t.Errorf("from a node that is no end: %v", err)
+	}
+	if err := l.SetLink("ac", "", topology.Change{}); !errors.Is(err, ErrNoLink) {
+		t.Errorf("no such link: %v", err)
+	}
+	if rates() != want {
+		t.Errorf("rates %v, want %v", rates(), want)
+	}
+	if l.ShapedBy() != "tbf" {
 		t.Errorf("shaped by %s", l.ShapedBy())
 	}
 }

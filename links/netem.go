@@ -15,7 +15,8 @@ import (
 //     other end of what is below, it lets frames out at the rate.
 //   - netem delays, loses, duplicates, corrupts and reorders frames. It holds what is on its way and drops none for want
 //     of room: its limit is counted in packets, and so only bounds memory.
-//   - The queue holds frames whose delay is over and that wait for the rate: as many bytes as with tbf alone.
+//   - The queue holds frames whose delay is over and that wait for the rate: by bytes, as with tbf alone, and with room
+//     for what TCP has on its way in both directions, without which it could not keep a link with a delay busy.
 type netem struct{ kernel }
 
 func (netem) Name() string { return "netem" }
@@ -61,7 +62,7 @@ func (netem) queues(s topology.Shape, mtu int, seed uint64) []netlink.Qdisc {
 		},
 		&rawQdisc{
 			QdiscAttrs: netlink.QdiscAttrs{Handle: backlogHandle, Parent: emulatorHandle | 1},
-			kind:       "bfifo", options: fifoOptions(filter.Limit),
+			kind:       "bfifo", options: fifoOptions(queueLimit(s, filter)),
 		},
 	}
 }
@@ -69,7 +70,12 @@ func (netem) queues(s topology.Shape, mtu int, seed uint64) []netlink.Qdisc {
 // vlanTag is what a frame may have above its header.
 const vlanTag = 4
 
-// inFlight is the limit of netem in packets: what a link of that rate holds if its packets are small. A limit by the
+// queueLimit is in bytes: what tbf alone would hold, and what the rate brings in twice the delay.
+func queueLimit(s topology.Shape, filter *netlink.Tbf) uint32 {
+	return uint32(min(float64(filter.Limit)+2*s.Delay.Seconds()*float64(filter.Rate), math.MaxUint32))
+}
+
+// inFlight is the limit of netem in packets: what a link of that rate holds with its queue if its packets are small. A limit by the
 // size of large ones would make a delay cost small ones their rate.
 func inFlight(s topology.Shape, spread spread) uint32 {
 	const (
@@ -81,6 +87,6 @@ func inFlight(s topology.Shape, spread spread) uint32 {
 	if s.Rate > 0 {
 		perSecond = min(float64(s.Rate)/8/small, fast)
 	}
-	held := s.Delay.Seconds() + spread.most*s.Jitter.Seconds() + latency.Seconds() + refill.Seconds()
+	held := 3*s.Delay.Seconds() + spread.most*s.Jitter.Seconds() + latency.Seconds() + refill.Seconds()
 	return uint32(min(least+perSecond*held, math.MaxUint32))
 }

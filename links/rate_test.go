@@ -54,12 +54,20 @@ type flow struct {
 // Its window is what a rate brings in 12 ms: enough to keep the filter busy, and not so much that its queue drops.
 func tcp(t testing.TB, a, b *netns.Namespace, address string, rate topology.Rate) flow {
 	t.Helper()
-	const window = 12 * time.Millisecond // the kernel may offer more at first
+	return tcpWindow(t, a, b, address, rate, 12*time.Millisecond) // the kernel may offer more at first
+}
+
+// tcpWindow has a window of what the rate brings in that time; 0: what the kernel chooses.
+func tcpWindow(t testing.TB, a, b *netns.Namespace, address string, rate topology.Rate, window time.Duration) flow {
+	t.Helper()
 	var l net.Listener
 	var c net.Conn
 	if err := b.Do(func() (err error) {
 		l, err = (&net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 			return errors.Join(raw.Control(func(fd uintptr) {
+				if window == 0 {
+					return
+				}
 				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, int(float64(rate)/8*window.Seconds()))
 			}), err)
 		}}).Listen(t.Context(), "tcp", address+":0")

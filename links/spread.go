@@ -2,6 +2,7 @@ package links
 
 import (
 	"math"
+	"math/bits"
 
 	"pqlab/topology"
 )
@@ -53,14 +54,11 @@ func deviations(s topology.Shape) []float64 {
 	case s.Distribution == "pareto":
 		return quantiles(points, pareto)
 	case s.Distribution == "paretonormal":
-		// The sum of both, three parts to one: every pair of their quantiles.
-		side := int(math.Sqrt(points))
-		heavy, light := standardize(quantiles(side, pareto)), standardize(quantiles(side, gauss))
-		values := make([]float64, 0, points)
-		for _, h := range heavy {
-			for _, l := range light {
-				values = append(values, 0.75*h+0.25*l)
-			}
+		// The sum of both, three parts to one: each quantile of the one with one of the other that has nothing to do with it.
+		values := standardize(quantiles(points, pareto))
+		light := standardize(quantiles(points, gauss))
+		for i := range values {
+			values[i] = 0.75*values[i] + 0.25*light[bits.Reverse16(uint16(i))/(1<<16/points)]
 		}
 		return values
 	}

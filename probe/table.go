@@ -103,8 +103,8 @@ func table() []trial {
 		name:    netem,
 		how:     "put one on lo",
 		needs:   "CONFIG_NET_SCH_NETEM (module sch_netem)",
-		instead: "--shaper=none runs labs without delay, jitter and loss",
-		use:     "nothing yet: no shaper of this version uses it",
+		instead: "pqlab vm -- has it; --shaper=none runs labs without delay, jitter and loss",
+		use:     "delay, jitter, loss, duplication, reordering and corruption of links",
 		try:     tryNetem,
 	}, {
 		name:    esp,

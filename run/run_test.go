@@ -394,6 +394,17 @@ func TestHold(t *testing.T) {
 	if ab := s.Links[0]; ab.Name != "ab" || ab.Kind != "fibre" || ab.A == "" || ab.B == "" || ab.Shaper != "none" {
 		t.Errorf("link %+v", ab)
 	}
+	for name, tt := range map[string]struct {
+		link, from string
+		want       error
+	}{"no link": {"xx", "", supervisor.ErrNoLink}, "no end": {"ab", "xx", supervisor.ErrNoLink}} {
+		if err := l.SetLink(t.Context(), tt.link, tt.from, []string{"delay=1ms"}); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := l.SetLink(t.Context(), "ab", "", []string{"delay=1"}); !errors.Is(err, supervisor.ErrInput) {
+		t.Errorf("no unit: %v", err)
+	}
 	tunnel := s.Tunnels[0]
 	if tunnel.Name != "vpn" || tunnel.A != "a" || tunnel.B != "b" || tunnel.Suite != "dilithium2+kyber512" || tunnel.Rekeys != 0 || tunnel.Error != "" ||
 		!strings.HasPrefix(tunnel.Dataplane, "gateway/") || len(tunnel.SAs) != 4 || len(tunnel.Drops) == 0 {

@@ -67,6 +67,10 @@ func TestBuilderOptions(t *testing.T) {
 		Tunnel("t", "d1", "h2", topology.Suite("mldsa44+mlkem512"), topology.Combiner("hardened"), topology.Identity("pinned"), topology.Mutual(),
 			topology.OfferTLS("secp256r1"), topology.CA("ca.pem"), topology.Rekey(topology.Limits{Packets: 5000}), topology.Encapsulation("esp"),
 			topology.Dataplane("gateway"), topology.Family("ipv6"), topology.Deadline(time.Second), topology.Protect("h2", "10.3.0.1/32", "fd70:716c:6162:1::2/128")).
+		Ethernet("h1", "h2", topology.Delay(time.Second), topology.Jitter(time.Second), topology.Distribution("pareto"), topology.Unordered(),
+			topology.Loss(0.1), topology.LossCorrelation(0.2), topology.Duplication(0.3), topology.Reordering(0.4), topology.Corruption(0.5)).
+		Ethernet("h1", "h2", topology.Delay(time.Second), topology.Jitter(time.Millisecond), topology.Table(1, -2),
+			topology.GilbertElliott{P: 0.1, R: 0.2, Bad: 0.3, Good: 0.25}).
 		TCP("h1", "h2", topology.Via("d1"), topology.Name("relayed"), topology.For(time.Second)).
 		UDP("h1", "h2", topology.Mbit, topology.Streams(2), topology.FrameSize(500), topology.Family("ipv6")).
 		Topology()
@@ -84,6 +88,8 @@ nodes:
 links:
   - {kind: pcie, a: h1, b: d1, mtu: 4000}
   - {name: f, kind: fibre, a: d1, b: {node: h2, interface: ens1, addresses: [10.3.0.1/24]}, rate: 10Gbit/s, delay: 1ms, jitter: 1us, loss: 10%, length: 5m, seed: 9}
+  - {kind: ethernet, a: h1, b: h2, delay: 1s, jitter: 1s, distribution: pareto, unordered: true, loss: 10%, loss_correlation: 20%, duplication: 30%, reordering: 40%, corruption: 50%}
+  - {kind: ethernet, a: h1, b: h2, delay: 1s, jitter: 1ms, table: [1, -2], gilbert_elliott: {p: 10%, r: 20%, bad: 30%, good: 25%}}
 tunnels:
   - name: t
     a: d1

@@ -55,9 +55,21 @@ func random(r *rand.Rand) *topology.Topology {
 		}
 		l.Rate = []topology.Rate{0, topology.Gbit, 2500 * topology.Mbit, 1}[r.IntN(4)]
 		if r.IntN(3) == 0 {
-			l.Delay, l.Jitter = time.Duration(1+r.IntN(1e9)), time.Duration(r.IntN(1e6))
+			l.Delay, l.Jitter = time.Duration(1e7+r.IntN(1e9)), time.Duration(r.IntN(1e6))
+			l.Reordering = []float64{0, 0.5}[r.IntN(2)]
 		}
-		l.Loss = []float64{0, 0.01, 1, 1e-9, 1.0 / 3}[r.IntN(5)]
+		if l.Jitter > 0 {
+			l.Unordered = r.IntN(2) == 0
+			if l.Distribution = []string{"", "uniform", "normal", "pareto", "paretonormal"}[r.IntN(5)]; l.Distribution == "" && r.IntN(2) == 0 {
+				l.Table = []float64{r.NormFloat64(), 0, -1.0 / 3, 1e12}
+			}
+		}
+		if l.Loss = []float64{0, 0.01, 1, 1e-9, 1.0 / 3}[r.IntN(5)]; l.Loss > 0 {
+			l.LossCorrelation = []float64{0, 0.25}[r.IntN(2)]
+		} else if r.IntN(2) == 0 {
+			l.GilbertElliott = topology.GilbertElliott{P: 1 - r.Float64(), R: 1 - r.Float64(), Bad: []float64{0, 1, 0.9}[r.IntN(3)], Good: r.Float64() / 2}
+		}
+		l.Duplication, l.Corruption = r.Float64()*float64(r.IntN(2)), r.Float64()*float64(r.IntN(2))
 		l.MTU = []int{0, 0, 1400, 9000}[r.IntN(4)]
 		l.Seed = r.Uint64N(2) * r.Uint64()
 		if r.IntN(4) == 0 {

@@ -58,7 +58,7 @@ func TestSchema(t *testing.T) {
 		accept(b.Name, top)
 	}
 	planned(200, func(_ int, top *topology.Topology, _ *topology.Plan) { accept("random", top) })
-	for _, file := range []string{"unknown-keys", "missing-keys", "rates", "impairments", "mtu", "names", "interfaces", "address-not-one", "wrong-types",
+	for _, file := range []string{"unknown-keys", "missing-keys", "rates", "impairments", "shapes", "mtu", "names", "interfaces", "address-not-one", "wrong-types",
 		"tunnel-choices", "flows", "no-nodes", "empty-name"} {
 		data, err := os.ReadFile("testdata/broken/" + file + ".yaml")
 		if err != nil {

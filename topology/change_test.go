@@ -1,0 +1,139 @@
+package topology_test
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"pqlab/topology"
+)
+
+func TestChange(t *testing.T) {
+	t.Parallel()
+	now := topology.Shape{
+		Rate: topology.Gbit, Delay: 10 * time.Millisecond, Jitter: time.Millisecond, Table: []float64{1, 2}, Loss: 0.5, LossCorrelation: 0.5, Reordering: 0.1,
+	}
+	with := func(change func(*topology.Shape)) topology.Shape {
+		s := now
+		change(&s)
+		return s
+	}
+	fibre := topology.PlannedLink{Link: topology.Link{Kind: topology.Fibre, Length: 1e6}}
+	const length = 4_896_721 * time.Nanosecond
+	for _, tt := range []struct {
+		args []string
+		link topology.PlannedLink
+		want topology.Shape
+	}{
+		{[]string{"delay=20ms", "loss=1%"}, topology.PlannedLink{}, with(func(s *topology.Shape) { s.Delay, s.Loss = 20*time.Millisecond, 0.01 })},
+		{[]string{"rate=none"}, topology.PlannedLink{}, with(func(s *topology.Shape) { s.Rate = 0 })},
+		{[]string{"delay=none", "reordering=none", "jitter=0s", "table=none"}, topology.PlannedLink{},
+			with(func(s *topology.Shape) { s.Delay, s.Reordering, s.Jitter, s.Table = 0, 0, 0, nil })},
+		{[]string{"loss=none", "loss_correlation=none", "gilbert_elliott={p: 1%, r: 25%}"}, topology.PlannedLink{}, with(func(s *topology.Shape) {
+			s.Loss, s.LossCorrelation, s.GilbertElliott = 0, 0, topology.GilbertElliott{P: 0.01, R: 0.25}
+		})},
+		{[]string{"table=[3, -4, 5.5]", "unordered=true"}, topology.PlannedLink{}, with(func(s *topology.Shape) { s.Table, s.Unordered = []float64{3, -4, 5.5}, true })},
+		{[]string{"delay=20ms"}, fibre, with(func(s *topology.Shape) { s.Delay = 20*time.Millisecond + length })},
+		{[]string{"loss=100%"}, fibre, with(func(s *topology.Shape) { s.Loss = 1 })},
+		{[]string{"delay=none"}, fibre, with(func(s *topology.Shape) { s.Delay = length })},
+	} {
+		change, err := topology.ParseChange(tt.args)
+		if err != nil {
+			t.Errorf("%q: %v", tt.args, err)
+			continue
+		}
+		if got, err := change.Apply(tt.link, now); err != nil || !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%q: %+v, %v; want %+v", tt.args, got, err, tt.want)
+		}
+	}
+	if got, err := (topology.Change{}).Apply(fibre, now); err != nil || !reflect.DeepEqual(got, now) {
+		t.Errorf("no change: %+v, %v", got, err)
+	}
+}
+
+func TestChangeRefused(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args []string
+		want topology.ErrorKind
+	}{
+		{nil, topology.Missing},
+		{[]string{"delay"}, topology.BadSyntax},
+		{[]string{"=1ms"}, topology.BadKey},
+		{[]string{"dealy=1ms"}, topology.BadKey},
+		{[]string{"mtu=1500"}, topology.BadKey},
+		{[]string{"seed=1"}, topology.BadKey},
+		{[]string{"delay=1ms", "delay=2ms"}, topology.Duplicate},
+		{[]string{"delay="}, topology.BadValue},
+		{[]string{"delay=20"}, topology.BadValue},
+		{[]string{"delay=-1ms"}, topology.BadValue},
+		{[]string{"delay={a: 1}"}, topology.BadValue},
+		{[]string{"delay=[1ms]"}, topology.BadValue},
+		{[]string{"delay=1ms\nloss: 1"}, topology.BadSyntax},
+		{[]string{"delay=1ms", "loss=101%"}, topology.BadValue},
+		{[]string{"rate=0bit/s"}, topology.BadValue},
+		{[]string{"loss=!!str 1"}, topology.BadSyntax},
+		{[]string{"loss=&a 1"}, topology.BadSyntax},
+		{[]string{"table=[1, x]"}, topology.BadValue},
+		{[]string{"gilbert_elliott={p: 1%}"}, topology.Missing},
+		{[]string{"gilbert_elliott={p: 1%, r: 1%, x: 1}"}, topology.BadKey},
+	} {
+		_, err := topology.ParseChange(tt.args)
+		var errs topology.Errors
+		if !errors.As(err, &errs) || len(errs) != 1 || errs[0].Kind != tt.want {
+			t.Errorf("%q: %v, want one %s", tt.args, err, tt.want)
+		}
+	}
+	now := topology.Shape{Delay: 10 * time.Millisecond, Jitter: time.Millisecond, Loss: 0.5}
+	for _, args := range [][]string{
+		{"delay=none"}, {"delay=999us"}, {"jitter=11ms"}, {"jitter=6ms", "distribution=uniform"}, {"delay=2h"}, {"jitter=none", "unordered=true"},
+		{"gilbert_elliott={p: 1%, r: 25%}"}, {"loss=none", "loss_correlation=10%"}, {"distribution=gauss"}, {"table=[2, 2]"}, {"reordering=100%"},
+	} {
+		change, err := topology.ParseChange(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := change.Apply(topology.PlannedLink{}, now)
+		var errs topology.Errors
+		if !errors.As(err, &errs) || !reflect.DeepEqual(got, topology.Shape{}) {
+			t.Errorf("%q: %+v, %v", args, got, err)
+		}
+	}
+}
+
+// The special cases of loss are chains of the right share and correlation.
+func TestLossChain(t *testing.T) {
+	t.Parallel()
+	for _, s := range []topology.Shape{{Loss: 0.01}, {Loss: 0.3, LossCorrelation: 0.4}, {Loss: 1}, {Loss: 0.5, LossCorrelation: 0.99}} {
+		g := s.Chain()
+		if share := g.P / (g.P + g.R); share < s.Loss*(1-1e-12) || share > s.Loss*(1+1e-12) || g.Bad != 1 || g.Good != 0 {
+			t.Errorf("%v: %+v", s, g)
+		}
+		if c := 1 - g.P - g.R; c < s.LossCorrelation-1e-12 || c > s.LossCorrelation+1e-12 {
+			t.Errorf("%v: correlation %v", s, c)
+		}
+	}
+	if g := (topology.Shape{}).Chain(); g != (topology.GilbertElliott{}) {
+		t.Errorf("no loss: %+v", g)
+	}
+	if g := (topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.1, R: 0.2}}).Chain(); g.Bad != 1 {
+		t.Errorf("%+v", g)
+	}
+}
+
+func FuzzParseChange(f *testing.F) {
+	for _, s := range []string{"delay=20ms", "table=[1, -2]", "gilbert_elliott={p: 1%, r: 25%}", "rate=none", "delay=1ms\n---\n", "unordered=true"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, arg string) {
+		change, err := topology.ParseChange([]string{arg})
+		var errs topology.Errors
+		if err != nil && (!errors.As(err, &errs) || len(errs) == 0) {
+			t.Fatalf("%v is not Errors", err)
+		}
+		if got, err := change.Apply(topology.PlannedLink{}, topology.Shape{}); err == nil && got.String() == "" {
+			t.Errorf("%+v says nothing", got)
+		}
+	})
+}
