@@ -99,10 +99,13 @@ func TestNoCut(t *testing.T) {
 	two, packets := espFrame(t, r, "10.0.0.2", true, 0x1234, 1, 100, 100, 2)
 	backwards := wrap(t, "10.0.0.2", true, 7, bytes.Join([][]byte{packets[1], packets[0]}, nil))
 	other := wrap(t, "10.0.0.2", true, 7, bytes.Join([][]byte{packets[0], append([]byte{1, 2, 3, 4}, packets[1][4:]...)}, nil))
+	far := slices.Clone(packets[1])
+	far[5] += 2 // 2^17
+	jump := wrap(t, "10.0.0.2", true, 7, bytes.Join([][]byte{packets[0], far}, nil))
 	raw, _ := espFrame(t, r, "10.0.0.2", false, 0x1234, 1, 100, 100, 2)
 	marker := wrap(t, "10.0.0.2", true, 7, make([]byte, 300))
 	for name, frame := range map[string][]byte{
-		"one": one, "backwards": backwards, "another SPI": other, "protocol 50": raw, "not ESP": marker, "short": two[:60],
+		"one": one, "backwards": backwards, "another SPI": other, "a jump": jump, "protocol 50": raw, "not ESP": marker, "short": two[:60],
 		"rest": two[:len(two)-1], "padded": append(slices.Clone(two), 0), "nothing": nil,
 	} {
 		if got := cut(frame); got != nil {

@@ -17,6 +17,8 @@ const (
 	maxHeld = 64 << 20
 	// maxUnwritten is how many bytes are collected for one write.
 	maxUnwritten = 256 << 10
+	// flushEvery is how long what is written may be kept back while packets come without a pause.
+	flushEvery = 100 * time.Millisecond
 	// secretsPatience is how long the end of a capture waits for the last secrets.
 	secretsPatience = time.Second
 )
@@ -49,6 +51,7 @@ type File struct {
 	out       []byte
 	size      int64 // bytes of this file, with those of out
 	written   int64 // of size, those that w took
+	flushed   int64 // when the reader last wrote, nanoseconds since 1970
 	packets   uint64
 	inFile    bool // this file has a packet
 	last      int64

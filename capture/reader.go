@@ -116,8 +116,9 @@ func (f *File) round(began int64, has func(i int) bool) {
 		until = min(until, f.until)
 	}
 	f.emit(until)
-	if len(f.held) == 0 || len(f.out) >= maxUnwritten/4 {
+	if len(f.held) == 0 || began-f.flushed > int64(flushEvery) {
 		f.flush()
+		f.flushed = began
 	}
 }
 
