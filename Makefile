@@ -65,6 +65,7 @@ guest: build
 		echo "guest: no QEMU here; as root on Debian: apt-get install --no-install-recommends qemu-system-x86" >&2; \
 	fi
 	@bin/pqlab vm fetch || { [ "$$(id -u)" = 0 ] && apt-get update -q && bin/pqlab vm fetch; } || echo "guest: no kernel; what needs a guest will be skipped" >&2
+	@bin/pqlab vm fetch --strongswan || echo "guest: no strongSwan; what compares with it will be skipped" >&2
 
 # Without cgo the program is static, and starts in a guest's first files without any other.
 build:

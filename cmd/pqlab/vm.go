@@ -15,6 +15,7 @@ import (
 
 	"pqlab/internal/vm"
 	"pqlab/internal/vm/kernel"
+	"pqlab/ipsec/strongswan"
 )
 
 // exitTimeout is that of timeout(1).
@@ -145,15 +146,23 @@ func parseSize(text string) (int64, error) {
 
 func newVMFetch() *cobra.Command {
 	c := &cobra.Command{
-		Use: "fetch", Short: "Get a kernel for guests from Debian",
+		Use: "fetch", Short: "Get a kernel for guests from Debian, or strongSwan",
 		Long: `fetch downloads a package with a kernel by apt-get download, checks it against apt's lists, and unpacks it into
 $XDG_CACHE_HOME/pqlab/kernels (~/.cache/pqlab/kernels). It installs nothing and needs no root. What is there already is
-not fetched again.`,
+not fetched again.
+
+With --strongswan it gets strongSwan in the same way, into $XDG_CACHE_HOME/pqlab/strongswan, for tunnels that it keys
+(--keying strongswan).`,
 		Args: args(cobra.NoArgs),
 	}
 	asJSON := jsonFlag(c)
 	name := c.Flags().String("kernel", "", `the name of a Debian package (default: Debian's newest `+kernel.Default+`)`)
+	swan := c.Flags().Bool("strongswan", false, "strongSwan, and no kernel")
+	c.MarkFlagsMutuallyExclusive("kernel", "strongswan")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *swan {
+			return fetchStrongswan(c, *asJSON)
+		}
 		cache, err := kernel.UserCache()
 		if err != nil {
 			return err
@@ -171,4 +180,26 @@ not fetched again.`,
 		return nil
 	}
 	return c
+}
+
+func fetchStrongswan(c *cobra.Command, asJSON bool) error {
+	dir, err := strongswan.CacheDir()
+	if err != nil {
+		return err
+	}
+	p := newProgress(asJSON)
+	_, err = kernel.Cache{Dir: dir}.FetchPackages(c.Context(), kernel.Apt{}, strongswan.Packages(), p.show)
+	p.done()
+	if err != nil {
+		return fmt.Errorf("strongSwan: %w", err)
+	}
+	i, err := strongswan.Find(dir)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(c.OutOrStdout(), i)
+	}
+	fmt.Fprintln(c.OutOrStdout(), i.Program)
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // Packages are Debian's packages that hold what is needed of strongSwan: the daemon, its libraries, AES-GCM, X25519 and
@@ -20,9 +21,9 @@ var ErrMissing = fmt.Errorf("strongSwan is missing: %w", errors.ErrUnsupported)
 
 // Installation is where strongSwan is.
 type Installation struct {
-	Program string // charon-systemd
+	Program string `json:"program"` // charon-systemd
 	// Root is the directory that Debian's packages were unpacked into; empty: they are installed.
-	Root string
+	Root string `json:"root,omitempty"`
 }
 
 // program is the daemon in a root.
@@ -37,11 +38,15 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "pqlab", "strongswan"), nil
 }
 
-// Find finds strongSwan: unpacked in a directory (see Fetch), or else installed.
-func Find(unpacked string) (Installation, error) {
-	if unpacked != "" {
-		if at := filepath.Join(unpacked, program); executable(at) {
-			return Installation{Program: at, Root: unpacked}, nil
+// Find finds strongSwan: the last version that was unpacked into a directory of the cache, or else installed.
+func Find(cache string) (Installation, error) {
+	versions, err := filepath.Glob(filepath.Join(cache, "[0-9]*")) // sorted
+	if err != nil {
+		return Installation{}, err
+	}
+	for _, dir := range slices.Backward(versions) {
+		if at := filepath.Join(dir, program); executable(at) {
+			return Installation{Program: at, Root: dir}, nil
 		}
 	}
 	if at, err := exec.LookPath("charon-systemd"); err == nil {
@@ -53,7 +58,7 @@ func Find(unpacked string) (Installation, error) {
 		}
 	}
 	return Installation{}, fmt.Errorf("%w: no charon-systemd in $PATH, /usr/sbin or %s; `pqlab vm fetch --strongswan` gets it from Debian's packages and "+
-		"installs nothing; elsewhere install strongSwan's charon-systemd and its vici and openssl plugins", ErrMissing, unpacked)
+		"installs nothing; elsewhere install strongSwan's charon-systemd and its vici and openssl plugins", ErrMissing, cache)
 }
 
 func executable(path string) bool {

@@ -120,7 +120,7 @@ func (p *process) prepare(i Installation) (*net.UnixConn, error) {
 	}
 	if i.Root != "" { // the paths of its libraries and plugins are built in
 		lower := filepath.Join(i.Root, "usr")
-		if err := unix.Mount("overlay", "/usr", "overlay", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "lowerdir="+lower+":/usr"); err != nil {
+		if err := unix.Mount("overlay", "/usr", "overlay", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "lowerdir="+escape(lower)+":/usr"); err != nil {
 			return nil, fmt.Errorf("%s over /usr (overlayfs, CONFIG_OVERLAY_FS; installing strongSwan would do without): %w", lower, err)
 		}
 	}
@@ -131,6 +131,11 @@ func (p *process) prepare(i Installation) (*net.UnixConn, error) {
 		return nil, err
 	}
 	return net.ListenUnixgram("unixgram", &net.UnixAddr{Name: readyFile, Net: "unixgram"})
+}
+
+// escape takes what overlayfs and mount(2) have a meaning for in a path.
+func escape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(path)
 }
 
 // fork starts charon from the calling thread.

@@ -133,7 +133,7 @@ func parseStanza(text []byte) (Package, error) {
 			}
 		}
 	}
-	if hash, err := hex.DecodeString(p.SHA256); err != nil || len(hash) != sha256.Size || p.Size <= 0 || !packageName.MatchString(p.Name) ||
+	if hash, err := hex.DecodeString(p.SHA256); err != nil || len(hash) != sha256.Size || p.Size <= 0 || !anyPackage.MatchString(p.Name) ||
 		p.Version == "" || strings.ContainsAny(p.Version, "/_ ") {
 		return Package{}, fmt.Errorf("%w with a size and a hash in apt's lists", ErrNoPackage)
 	}
