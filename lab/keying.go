@@ -41,14 +41,22 @@ func chooseKeying(plan *topology.Plan, o Options) (map[string]*strongswan.Instal
 	return at, nil
 }
 
+// Strongswan is nil where this machine can have tunnels that strongSwan keys. What it lacks is errors.ErrUnsupported.
+func Strongswan() error {
+	_, err := findStrongswan(Options{})
+	return err
+}
+
 // findStrongswan finds all that a tunnel keyed by strongSwan takes.
 func findStrongswan(o Options) (i strongswan.Installation, err error) {
-	missing := func(err error) error {
-		return &probe.NotSupported{What: "keying strongswan", Instead: "pqlab vm -- pqlab … runs it in a guest kernel; keying pqlab does without", Err: err}
-	}
 	for _, capability := range []func() error{probe.XFRMPolicies, probe.ESP, probe.XFRMInterface, probe.NFTables} {
 		if err := capability(); err != nil {
-			return i, missing(err)
+			e := &probe.NotSupported{What: "keying strongswan", Instead: "pqlab vm -- pqlab … runs it in a guest kernel; keying pqlab does without", Err: err}
+			var lacks *probe.NotSupported
+			if errors.As(err, &lacks) { // whose advice is for other tunnels
+				e.Err, e.Needs = lacks.Err, lacks.Needs
+			}
+			return i, e
 		}
 	}
 	if o.ManualClock || o.Reveal || o.Seq != 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -84,6 +85,8 @@ func (d *Daemon) upDown(t *tunnel, p ipsec.SPIPair, up bool) {
 		d.emit(t, e)
 	case p.In == t.in:
 		d.emit(t, Event{Event: ipsec.Event{Kind: ipsec.Failed, Old: p, Err: errors.New("charon ended the CHILD_SA")}})
+		delete(t.final, t.in)
+		delete(t.final, t.out)
 		t.use(ipsec.SPIPair{})
 	}
 }
@@ -94,7 +97,7 @@ func (d *Daemon) rekeyed(t *tunnel, initiator bool, old, new ipsec.SPIPair) {
 	}
 	e := &Event{Event: ipsec.Event{Kind: ipsec.Rekeyed, Trigger: ipsec.ByPeer, Old: old, New: new}}
 	if initiator {
-		e.Trigger, e.Initiator = cmp.Or(t.trigger, ipsec.ByTime), true
+		e.Trigger, e.Initiator = cmp.Or(t.trigger, d.reason(t, old)), true
 	}
 	if t.trigger != "" {
 		e.Duration, e.Triggered = time.Since(t.began), t.usage
@@ -107,6 +110,23 @@ func (d *Daemon) rekeyed(t *tunnel, initiator bool, old, new ipsec.SPIPair) {
 	t.retiring[old.In] = true
 	t.use(new)
 	d.settle(t)
+}
+
+// reason is why SAs were replaced of which the kernel's word was missed, or came before charon's.
+func (d *Daemon) reason(t *tunnel, old ipsec.SPIPair) ipsec.Trigger {
+	for _, sa := range []struct {
+		dst netip.Addr
+		spi uint32
+	}{{t.Policy.Src, old.In}, {t.Policy.Dst, old.Out}} {
+		s, err := d.kernel.conn.GetSA(sa.dst, sa.spi)
+		if err != nil {
+			s = t.final[sa.spi]
+		}
+		if all := xfrm.Reached(t.soft, t.largest, &s); len(all) > 0 {
+			return all[0]
+		}
+	}
+	return ipsec.ByTime
 }
 
 // settle tells of rekeys whose old outbound SA is gone, with its final count, and of old inbound SAs that are.

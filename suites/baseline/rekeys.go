@@ -1,0 +1,107 @@
+package baseline
+
+import (
+	"fmt"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/suites/testlab"
+	"pqlab/topology"
+)
+
+func rekeys(e testlab.Env) {
+	for _, limit := range []struct {
+		trigger ipsec.Trigger
+		limits  topology.Limits
+		used    func(ipsec.Counters) uint64
+		at      uint64
+	}{
+		{ipsec.ByPackets, topology.Limits{Packets: 400}, func(c ipsec.Counters) uint64 { return c.Packets }, 400},
+		{ipsec.ByBytes, topology.Limits{Bytes: 500_000}, func(c ipsec.Counters) uint64 { return c.Bytes }, 500_000},
+		{ipsec.ByBlocks, topology.Limits{Blocks: 30_000}, func(c ipsec.Counters) uint64 { return c.Blocks }, 30_000},
+		{ipsec.ByTime, topology.Limits{Time: time.Second}, func(ipsec.Counters) uint64 { return 0 }, 1},
+	} {
+		It(fmt.Sprintf("replaces its keys under load by %s, never late, and loses nothing", limit.trigger), func(ctx SpecContext) {
+			r := up(ctx, e, describe(topology.Rekey(limit.limits)), nil)
+			r.establish(ctx)
+			r.send(ctx, r.Plan.Traffic[2], 3*time.Second) // at about 1000 packets a second
+			r.send(ctx, r.Plan.Traffic[3], 3*time.Second)
+			all := r.settled(ctx, 4)
+			Expect(only(all, ipsec.Failed)).To(BeEmpty())
+			Expect(only(all, ipsec.Expired)).To(BeEmpty())
+			for _, event := range only(all, ipsec.Rekeyed) {
+				if !event.Initiator {
+					Expect(event.Trigger).To(Equal(ipsec.ByPeer))
+					continue
+				}
+				Expect(event.Trigger).To(Equal(limit.trigger))
+				Expect(event.Duration).To(BeNumerically(">", 0))
+				// When it began, neither direction had passed the limit.
+				Expect(limit.used(event.Triggered.Out)).To(BeNumerically("<=", limit.at))
+				Expect(limit.used(event.Triggered.In)).To(BeNumerically("<=", limit.at))
+				Expect(event.Exchange.Traffic.Sent).NotTo(BeZero())
+			}
+			r.balanced(all)
+			r.clean(ctx)
+		}, NodeTimeout(timeout))
+	}
+
+	It("replaces its keys on demand of either end, with others at both", func(ctx SpecContext) {
+		r := up(ctx, e, describe(), nil)
+		r.establish(ctx)
+		spis := map[uint32]bool{}
+		for i, from := range []string{"d1", "d2", "d2", "d1"} {
+			report, err := r.tunnel.Rekey(ctx, from)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(r.state(ctx, from).SPIs).To(Equal(ipsec.SPIPair{In: report.In, Out: report.Out}))
+			peer := map[string]string{"d1": "d2", "d2": "d1"}[from]
+			Expect(r.state(ctx, peer).SPIs).To(Equal(ipsec.SPIPair{In: report.Out, Out: report.In}))
+			Expect(spis).NotTo(HaveKey(report.In))
+			spis[report.In] = true
+			for _, f := range r.Plan.Traffic[2:] {
+				r.send(ctx, f, time.Second/10)
+			}
+			all := r.events.Until(ctx, "rekeyed at both ends", func(all []agent.Event) bool { return len(only(all, ipsec.Rekeyed)) == 2*(i+1) })
+			for _, event := range only(all, ipsec.Rekeyed)[2*i:] {
+				Expect(event.Initiator).To(Equal(event.Node == from))
+				Expect(event.Trigger).To(Equal(map[bool]ipsec.Trigger{true: ipsec.OnDemand, false: ipsec.ByPeer}[event.Initiator]))
+			}
+		}
+		r.clean(ctx)
+	}, NodeTimeout(timeout))
+}
+
+// settled waits until as many rekeys have been told of, by both ends, and what was replaced is gone.
+func (r *rig) settled(ctx SpecContext, least int) []agent.Event {
+	GinkgoHelper()
+	return r.events.Until(ctx, "rekeyed, and the old SAs gone", func(all []agent.Event) bool {
+		n := len(only(all, ipsec.Rekeyed))
+		return n >= least && n%2 == 0 && len(only(all, ipsec.Retired)) == n
+	})
+}
+
+// balanced holds what was sent on each SA that was replaced against what its other end had accepted.
+func (r *rig) balanced(all []agent.Event) {
+	GinkgoHelper()
+	type sa struct {
+		to  string
+		spi uint32
+	}
+	sent, got := map[sa]uint64{}, map[sa]uint64{}
+	for _, event := range only(all, ipsec.Rekeyed) {
+		sent[sa{map[string]string{"d1": "d2", "d2": "d1"}[event.Node], event.Old.Out}] = event.Replaced.Out.Packets
+	}
+	for _, event := range only(all, ipsec.Retired) {
+		got[sa{event.Node, event.Old.In}] = event.Replaced.In.Packets
+	}
+	Expect(got).To(Equal(sent), "packets on each SA that was replaced")
+	var packets uint64
+	for _, n := range sent {
+		packets += n
+	}
+	Expect(packets).NotTo(BeZero())
+}
