@@ -11,8 +11,11 @@ import (
 )
 
 const (
-	// late is how long after its time stamp a packet may come out of the kernel and still find its place, nanoseconds.
-	late = int64(20 * time.Millisecond)
+	// late is how long after its time stamp a packet may come out of the kernel and still find its place. It is stamped
+	// before it waits for a processor (ksoftirqd), for tens of milliseconds on a busy machine.
+	late = 250 * time.Millisecond
+	// every is how often the reader looks whose turn has come.
+	every = 20 * time.Millisecond
 	// maxHeld is how many bytes of packets may wait for their turn.
 	maxHeld = 64 << 20
 	// maxUnwritten is how many bytes are collected for one write.
@@ -27,7 +30,7 @@ const (
 //
 // Its packets are in the order of their time stamps, whichever tap saw them: each waits until every other tap has been
 // read up to its time, and secrets, if they are to follow, are known up to there. A packet that the kernel hands over
-// more than 20 ms after its time, or for which more than 64 MiB would have to wait, is written out of order and
+// more than a quarter of a second after its time, or for which more than 64 MiB would have to wait, is written out of order and
 // counted (Unordered); none is left out.
 //
 // The fields are set before the first tap.

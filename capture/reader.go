@@ -78,7 +78,7 @@ func (f *File) read(r *reader) {
 		}
 		wait := -1
 		if len(f.held) > 0 || len(f.out) > 0 {
-			wait = int(time.Duration(late) / time.Millisecond)
+			wait = int(every / time.Millisecond)
 		}
 		f.mu.Unlock()
 
@@ -107,7 +107,7 @@ func (f *File) round(began int64, has func(i int) bool) {
 		if has(i) {
 			seen = f.drain(t, maxRounds)
 		}
-		until = min(until, seen-late)
+		until = min(until, seen-int64(late))
 	}
 	if len(f.open) == 1 {
 		until = math.MaxInt64 // nobody to wait for

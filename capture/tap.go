@@ -85,6 +85,7 @@ func Socket(ns *netns.Namespace, iface string, snap int, filter []bpf.Instructio
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", iface, err)
 	}
+	awaitStamps()
 	return os.NewFile(uintptr(fd), "packet socket on "+iface), nil
 }
 
