@@ -37,10 +37,15 @@ type Outcome struct {
 	Skipped  []Skip    `json:"skipped"`
 	Seconds  float64   `json:"seconds"`
 	Failures []Failure `json:"failures"`
+
+	Where testlab.Place `json:"where"` // zero if its process ended without a report
 }
 
 // OK says whether the claim was verified: something ran, and nothing failed.
 func (o Outcome) OK() bool { return o.Passed > 0 && o.Failed == 0 && len(o.Failures) == 0 }
+
+// NotRun says whether no spec of the claim could run here, for the reasons in Skipped: it is neither verified nor refuted.
+func (o Outcome) NotRun() bool { return o.Specs == 0 && len(o.Skipped) > 0 && len(o.Failures) == 0 }
 
 // Skip is a spec that said it cannot run here.
 type Skip struct {
@@ -57,7 +62,8 @@ type Failure struct {
 
 // Config of Run.
 type Config struct {
-	Mode     string // label of the specs to run: "emu"
+	Mode     string // label of the specs to run
+	In       Runner // where each claim's process runs; nil: on this machine
 	Parallel int    // suites at once
 	JUnit    string // file to write; empty: none
 	Verbose  io.Writer
@@ -83,7 +89,7 @@ func Run(ctx context.Context, claims []Claim, c Config) (_ []Outcome, err error)
 			}
 		}
 	}()
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(c.Parallel, 1))
 	for i, claim := range claims {
 		g.Go(func() error {
@@ -111,26 +117,25 @@ func Run(ctx context.Context, claims []Claim, c Config) (_ []Outcome, err error)
 func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, error) {
 	o := Outcome{Claim: claim.Name, Text: claim.Text, Skipped: []Skip{}, Failures: []Failure{}}
 	base := filepath.Join(dir, claim.Name)
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", command, claim.Name, c.Mode, base)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // Ginkgo cleans up after this
-	cmd.WaitDelay = time.Minute
-	// In a group of its own it does not get a terminal's ^C besides, for after a second one Ginkgo cleans up no more. It dies
-	// with this process; Linux asks for the death of this thread.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var output strings.Builder
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if c.Verbose != nil {
-		cmd.Stdout, cmd.Stderr = c.Verbose, c.Verbose
+	run := c.In
+	if run == nil {
+		run = native
 	}
-	errRun := cmd.Run()
+	var printed strings.Builder
+	var output io.Writer = &printed
+	if c.Verbose != nil {
+		output = c.Verbose
+	}
+	errRun := run(ctx, dir, []string{command, claim.Name, c.Mode, base}, output)
 	if ctx.Err() != nil {
 		return o, ctx.Err()
 	}
+	if errors.Is(errRun, errors.ErrUnsupported) {
+		return o, errRun
+	}
 	text, err := os.ReadFile(base + ".json")
 	if errors.Is(err, fs.ErrNotExist) {
-		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: fmt.Sprintf("ended without a report (%v):\n%s", errRun, output.String())})
+		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: fmt.Sprintf("ended without a report (%v):\n%s", errRun, printed.String())})
 		return o, reporters.GenerateJUnitReport(broken(o), base+".xml")
 	} else if err != nil {
 		return o, fmt.Errorf("claim %s: %w", claim.Name, err)
@@ -143,9 +148,27 @@ func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, er
 		o.add(r)
 	}
 	if errRun != nil && len(o.Failures) == 0 {
-		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: errRun.Error() + "\n" + output.String()})
+		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: errRun.Error() + "\n" + printed.String()})
 	}
 	return o, nil
+}
+
+// Runner runs this program with arguments, which are those of one claim's process. That leaves files in dir; what it prints
+// goes to output. The error is errors.ErrUnsupported if there can be no such process on this machine.
+type Runner func(ctx context.Context, dir string, args []string, output io.Writer) error
+
+// native is the Runner of this machine.
+func native(ctx context.Context, _ string, args []string, output io.Writer) error {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // Ginkgo cleans up after this
+	cmd.WaitDelay = time.Minute
+	// In a group of its own it does not get a terminal's ^C besides, for after a second one Ginkgo cleans up no more. It dies
+	// with this process; Linux asks for the death of this thread.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.Stdout, cmd.Stderr = output, output
+	return cmd.Run()
 }
 
 // broken is the report that the specs of a claim did not write.
@@ -156,6 +179,7 @@ func broken(o Outcome) types.Report {
 }
 
 func (o *Outcome) add(r types.Report) {
+	o.Where = testlab.PlaceOf(r.SuiteLabels)
 	o.Seconds += r.RunTime.Seconds()
 	for _, s := range r.SpecReports {
 		spec := strings.TrimSpace(s.FullText())
@@ -205,11 +229,16 @@ func specs(claim Claim, mode, base string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	place, err := env.Place()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	claim.Specs(env)
 	config, reporter := ginkgo.GinkgoConfiguration()
 	config.LabelFilter = mode
 	reporter.JSONReport, reporter.JUnitReport, reporter.NoColor = base+".json", base+".xml", true
-	if !ginkgo.RunSpecs(failer{}, claim.Name, config, reporter) {
+	if !ginkgo.RunSpecs(failer{}, claim.Name, place.Labels(), config, reporter) {
 		return 1
 	}
 	return 0

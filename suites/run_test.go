@@ -20,6 +20,7 @@ import (
 	g "github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 
+	"pqlab/internal/vm/guest"
 	"pqlab/suites/testlab"
 )
 
@@ -34,6 +35,7 @@ func note(name, text string) {
 const runner = "suites-test-runner"
 
 func TestMain(m *testing.M) {
+	guest.Main()
 	if len(os.Args) == 2 && os.Args[1] == runner {
 		_, err := Run(context.Background(), []Claim{hangs}, Config{Mode: "emu"})
 		fmt.Fprintln(os.Stderr, "not killed:", err)
@@ -121,22 +123,22 @@ func TestRun(t *testing.T) {
 	}
 	want := []struct {
 		specs, passed, failed, skipped, failures int
-		ok                                       bool
+		ok, notRun                               bool
 		words                                    []string // of the first failure
 	}{
-		{2, 2, 0, 1, 0, true, nil},
-		{2, 1, 1, 0, 1, false, []string{"does not", "run_test.go", "to equal"}},
-		{0, 0, 0, 1, 0, false, nil},
-		{2, 1, 1, 0, 1, false, []string{"panics", "run_test.go"}},
-		{0, 0, 0, 0, 1, false, []string{"exits", "last words", "exit status 7"}},
-		{0, 0, 0, 0, 1, false, []string{"breaks", "tree"}},
-		{1, 0, 1, 0, 1, false, []string{"holds", "left"}},
-		{0, 0, 0, 0, 0, false, nil},
+		{2, 2, 0, 1, 0, true, false, nil},
+		{2, 1, 1, 0, 1, false, false, []string{"does not", "run_test.go", "to equal"}},
+		{0, 0, 0, 1, 0, false, true, nil},
+		{2, 1, 1, 0, 1, false, false, []string{"panics", "run_test.go"}},
+		{0, 0, 0, 0, 1, false, false, []string{"exits", "last words", "exit status 7"}},
+		{0, 0, 0, 0, 1, false, false, []string{"breaks", "tree"}},
+		{1, 0, 1, 0, 1, false, false, []string{"holds", "left"}},
+		{0, 0, 0, 0, 0, false, false, nil},
 	}
 	for i, o := range got {
 		w := want[i]
 		if o.Claim != claims[i].Name || o.Text != claims[i].Text || o.Specs != w.specs || o.Passed != w.passed || o.Failed != w.failed ||
-			len(o.Skipped) != w.skipped || len(o.Failures) != w.failures || o.OK() != w.ok {
+			len(o.Skipped) != w.skipped || len(o.Failures) != w.failures || o.OK() != w.ok || o.NotRun() != w.notRun {
 			t.Errorf("%s: %+v, want %+v", claims[i].Name, o, w)
 			continue
 		}

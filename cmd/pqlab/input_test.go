@@ -85,7 +85,7 @@ func TestBadInput(t *testing.T) {
 		{"topologies more", "topologies --help"},
 		{"doctor more", "doctor --help"},
 		{"test everything", "everything"},
-		{"test --mode air", "--mode"},
+		{"test --mode air", "--mode"}, {"test --kernel host", "--mode vm"},
 		{"test --parallel 0", "--parallel"},
 		{"test --junit FILE/in", "--junit"},
 		{"test --junit missing/x.xml", "--junit"},

@@ -34,6 +34,7 @@ func TestVMRefuses(t *testing.T) {
 		{"vm -- true", exitUnsupported, "pqlab vm fetch"}, {"vm --kernel linux-image-x -- true", exitUnsupported, "pqlab vm fetch --kernel linux-image-x"},
 		{"vm --kernel " + junk + " -- true", exitUnsupported, "not a Linux kernel"}, {"vm --kernel /no/such/kernel -- true", exitUnsupported, "/no/such/kernel"},
 		{"vm fetch", exitUnsupported, "apt"},
+		{"test --mode vm combine", exitUnsupported, "pqlab vm fetch"}, {"test --mode vm --kernel " + junk + " combine", exitUnsupported, "not a Linux kernel"},
 	} {
 		cmd := command(t, strings.Fields(c.args)...)
 		// Nothing is in the cache, and there is neither QEMU nor apt.

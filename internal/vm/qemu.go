@@ -95,6 +95,7 @@ type machine struct {
 	ended   chan struct{} // closed when QEMU has ended and been waited for
 	err     error         // how; good after ended
 	started time.Time
+	accel   string
 }
 
 // start runs QEMU. files are for it, from descriptor 3 on; it gets its end of the channel before them.
@@ -105,7 +106,7 @@ func start(qemu string, s spec, files ...*os.File) (*machine, error) {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "channel"), os.NewFile(uintptr(pair[1]), "channel")
 	defer theirs.Close()
-	m := &machine{conn: ours, console: newTail(64 << 10), stderr: newTail(4 << 10), ended: make(chan struct{}), started: time.Now()}
+	m := &machine{conn: ours, console: newTail(64 << 10), stderr: newTail(4 << 10), ended: make(chan struct{}), started: time.Now(), accel: s.accel}
 	c := exec.Command(qemu, s.args()...)
 	c.Stdout, c.Stderr = m.console, m.stderr
 	c.ExtraFiles = append([]*os.File{theirs}, files...)

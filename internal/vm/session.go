@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/vm/channel"
+	"pqlab/internal/vm/guest"
 )
 
 // grace is how long a command may take to end after the SIGTERM of the timeout.
@@ -92,7 +94,7 @@ func (s *session) command() (channel.Command, error) {
 	terminal, screen := terminalOf(c.Stdin, c.Stdout, c.Stderr)
 	s.screen = screen
 	return channel.Command{
-		Args: c.Args, Env: c.Env, Dir: dir, Shares: shares, Terminal: terminal, Time: time.Now().UnixNano(),
+		Args: c.Args, Env: append(slices.Clone(c.Env), guest.Accel+"="+s.machine.accel), Dir: dir, Shares: shares, Terminal: terminal, Time: time.Now().UnixNano(),
 		Modules: modules, Release: c.Kernel.Release, Self: self, Preload: preload(c.Args[0], self),
 	}, nil
 }

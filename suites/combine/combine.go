@@ -31,7 +31,7 @@ func Specs(e testlab.Env) {
 			}
 			tlsGroups(e)
 		})
-		Describe("by itself", Label("emu", "vm"), func() {
+		Describe("by itself", Label("emu"), func() {
 			sensitive()
 			secrecy()
 			refused()
@@ -39,7 +39,7 @@ func Specs(e testlab.Env) {
 			chosen()
 			mixing()
 		})
-		Describe("in an exchange", Label("emu", "vm"), func() {
+		Describe("in an exchange", Label("emu"), func() {
 			e.Guard()
 			swaps()
 		})

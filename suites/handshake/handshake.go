@@ -16,7 +16,8 @@ func Specs(e testlab.Env) {
 	Describe("the handshake", Label("emu", "vm"), func() {
 		e.Guard()
 		everySuite()
-		tampering()
+		forgeries()
+		rekeys()
 		strangers()
 		replays()
 		downgrades()
@@ -26,5 +27,11 @@ func Specs(e testlab.Env) {
 		relays()
 		secrets()
 		stranger(e)
+	})
+	// Thousands of exchanges that no kernel takes part in.
+	Describe("the handshake", Label("emu"), func() {
+		e.Guard()
+		flips()
+		cuts()
 	})
 }

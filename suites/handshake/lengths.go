@@ -16,7 +16,8 @@ import (
 	"pqlab/suites/testlab/gateways"
 )
 
-func lengths() {
+// cuts break every message off, and shorten it, everywhere.
+func cuts() {
 	// sweep cuts every message everywhere.
 	sweep := func(ctx context.Context, cut func(m []byte, n int) []byte, end bool) {
 		GinkgoHelper()
@@ -39,7 +40,9 @@ func lengths() {
 			return append([]byte{m[0], byte(n >> 16), byte(n >> 8), byte(n)}, m[headerSize:headerSize+n]...)
 		}, false)
 	}, SpecTimeout(specTime))
+}
 
+func lengths() {
 	It("installs nothing when a message is longer and says so", func(ctx SpecContext) {
 		r := newArena(exchange.Config{Suites: smallest(), Mutual: true})
 		for at := byte(proposal); at < messages; at++ {

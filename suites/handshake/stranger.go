@@ -73,7 +73,7 @@ func stranger(e testlab.Env) {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(flow.Sent).To(BeNumerically(">", 0))
 		Expect(flow.Received).To(Equal(flow.Sent))
-	}, SpecTimeout(specTime))
+	}, SpecTimeout(specTime), Label(testlab.Provokes)) // packets without an SA
 }
 
 // trust makes the B end of a tunnel anew, with another idea of whom the pin of its peer is.

@@ -19,7 +19,8 @@ import (
 	"pqlab/suites/testlab/gateways"
 )
 
-func tampering() {
+// flips are sweeps over all messages.
+func flips() {
 	It(fmt.Sprintf("installs nothing when one bit of a message is wrong: every %d bytes of every message, smallest suite", stride), func(ctx SpecContext) {
 		cfg := exchange.Config{Suites: smallest(), Mutual: true}
 		var attacks []attack
@@ -57,7 +58,9 @@ func tampering() {
 		}
 		Expect(fights.Wait()).To(Succeed())
 	}, SpecTimeout(specTime))
+}
 
+func forgeries() {
 	It("installs nothing by a signature with one wrong bit that both ends hash alike", func(ctx SpecContext) {
 		for _, s := range pqc.Signatures() {
 			for _, share := range []float64{0, 0.5, 0.999} {
@@ -76,7 +79,10 @@ func tampering() {
 			}
 		}
 	}, SpecTimeout(specTime))
+}
 
+// rekeys go wrong.
+func rekeys() {
 	for at := byte(proposal); at <= answer; at += 2 {
 		It(fmt.Sprintf("leaves a keyed tunnel as it is when message %d of a rekey is wrong", at), func(ctx SpecContext) {
 			r := newArena(exchange.Config{Suites: smallest(), Mutual: true})

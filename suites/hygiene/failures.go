@@ -16,6 +16,7 @@ import (
 	"pqlab/lab"
 	"pqlab/links"
 	"pqlab/nodes"
+	"pqlab/probe"
 	"pqlab/suites/testlab"
 	"pqlab/topology"
 )
@@ -38,8 +39,11 @@ func failures(e testlab.Env) {
 			b := broken{plan, e.Lab}
 			breakIt(&b)
 			l, err := lab.Up(ctx, b.plan, b.options)
-			Expect(l).To(BeNil())
+			if err == nil {
+				DeferCleanup(l.Down)
+			}
 			Expect(err).To(HaveOccurred())
+			Expect(l == nil).To(BeTrue(), "no lab")
 			Expect(err).To(MatchError(ContainSubstring(names)), "it does not name the thing")
 			if reason != nil {
 				Expect(err).To(MatchError(reason))
@@ -66,7 +70,9 @@ func failures(e testlab.Env) {
 		}, unix.ENETUNREACH, "node h2"),
 		Entry("an MTU that no interface has", func(b *broken) { node(b.plan, "h2").Interfaces[0].MTU = 1 << 20 }, unix.EINVAL, "node h2"),
 		Entry("a suite that the agents do not know", func(b *broken) { b.plan.Tunnels[0].Suite = "rsa+dh" }, nil, "tunnel t"),
-		Entry("a port that the agents do not know", func(b *broken) { b.options.Port = "serial" }, nil, "tunnel t"),
+		Entry("a port that the agents do not know", func(b *broken) {
+			b.options.Dataplane, b.options.Port = probe.Gateway, "serial" // the kernel's IPsec has none
+		}, nil, "tunnel t"),
 		Entry("an outer address that is nobody's", func(b *broken) { b.plan.Tunnels[0].OuterB = netip.MustParseAddr("203.0.113.1") }, nil, "node d2"),
 		Entry("a CA that is not there", func(b *broken) { b.plan.Tunnels[0].CA = "/nonexistent/ca.pem" }, fs.ErrNotExist, "tunnel t"),
 	)
@@ -136,11 +142,11 @@ func agents(e testlab.Env) {
 			ended <- err
 		}()
 		// The flow runs when the sink has spent time on it.
-		Eventually(func() (time.Duration, error) { return l.Node("h2").CPU(ctx) }, 10*time.Second, 5*time.Millisecond).
+		Eventually(func() (time.Duration, error) { return l.Node("h2").CPU(ctx) }, testlab.Patience(10*time.Second), 5*time.Millisecond).
 			Should(BeNumerically(">", 100*time.Millisecond))
 		Expect(unix.Kill(pid, unix.SIGKILL)).To(Succeed())
 		var sent error
-		Eventually(ended, 20*time.Second).Should(Receive(&sent))
+		Eventually(ended, testlab.Patience(20*time.Second)).Should(Receive(&sent))
 		Expect(sent).To(MatchError(ContainSubstring("node h2")))
 		Expect(l.Down(ctx)).To(Succeed())
 	})

@@ -11,6 +11,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 
+	"pqlab/internal/vm/guest"
 	"pqlab/suites/testlab"
 	"pqlab/topology"
 )
@@ -22,6 +23,7 @@ const (
 	// killsVariable raises how many random moments are tried.
 	killsVariable = "PQLAB_KILLS"
 	defaultKills  = 10
+	fewKills      = 3
 )
 
 // Specs are the claim's.
@@ -47,23 +49,29 @@ func kills() int {
 	if n, err := strconv.Atoi(os.Getenv(killsVariable)); err == nil && n > 0 {
 		return n
 	}
+	if guest.Emulated() { // where pqlab takes ten times as long
+		return fewKills
+	}
 	return defaultKills
 }
 
-// moments returns n random moments from the start to a little after the end of something that takes that long. They
-// follow from Ginkgo's seed.
+// fewer is for specs beside the plainest one.
+func fewer(kills int) int { return max(fewKills, kills/2+1) }
+
+// moments returns n random moments from the start to a little after the end of something that takes that long, one in
+// each n-th of it. They follow from Ginkgo's seed.
 func moments(n int, long time.Duration) []time.Duration {
 	r := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), uint64(n)))
 	all := make([]time.Duration, n)
 	for i := range all {
-		all[i] = time.Duration(r.Float64() * 1.05 * float64(long))
+		all[i] = time.Duration((float64(i) + r.Float64()) / float64(n) * 1.05 * float64(long))
 	}
 	return all
 }
 
 // within is a context that ends with the spec, or before.
 func within(ctx context.Context, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(ctx, d)
+	ctx, cancel := context.WithTimeout(ctx, testlab.Patience(d))
 	DeferCleanup(cancel)
 	return ctx
 }

@@ -42,7 +42,7 @@ func killed(e testlab.Env, u user) {
 			case <-time.After(moment):
 				end(r)
 			}
-			Eventually(r.ended, cleanTime).Should(BeClosed())
+			Eventually(r.ended, testlab.Patience(cleanTime)).Should(BeClosed())
 			By(fmt.Sprintf("ended after %v of %v: %v", moment, long, r.ProcessState))
 			check(r)
 			slowest = max(slowest, p.settled(ctx))
@@ -67,7 +67,7 @@ func killed(e testlab.Env, u user) {
 		p := newProgram(e, u)
 		r := p.start(runArgs("1m")...)
 		// Each of the four agents is a process, each of the five nodes a namespace; and there is pqlab, and what this spec has.
-		Eventually(func() int { return len(p.seen(ctx)) }, time.Minute).Should(BeNumerically(">=", 14), "%s", r.err)
+		Eventually(func() int { return len(p.seen(ctx)) }, testlab.Patience(time.Minute)).Should(BeNumerically(">=", 14), "%s", r.err)
 		r.kill(syscall.SIGKILL)
 		<-r.ended
 		p.settled(ctx)
@@ -83,7 +83,7 @@ func killed(e testlab.Env, u user) {
 	It("leaves nothing after SIGKILL of the whole process group of a run", func(ctx SpecContext) {
 		p := newProgram(e, u)
 		check, any := struck(syscall.SIGKILL, nothing)
-		at(ctx, p, kills()/2+1, func(r *process) { r.killGroup(syscall.SIGKILL) }, check)
+		at(ctx, p, fewer(kills()), func(r *process) { r.killGroup(syscall.SIGKILL) }, check)
 		any()
 	}, NodeTimeout(long))
 
@@ -93,7 +93,7 @@ func killed(e testlab.Env, u user) {
 			It(fmt.Sprintf("takes the lab down after %v of %s, and says so", sig, whom), func(ctx SpecContext) {
 				p := newProgram(e, u)
 				interrupted := 0
-				at(ctx, p, kills()/2+1, func(r *process) {
+				at(ctx, p, fewer(kills()), func(r *process) {
 					if group {
 						r.killGroup(sig)
 					} else {
@@ -141,7 +141,7 @@ func held(e testlab.Env, u user) {
 		echo := exec.Command(p.binary, "exec", lab, "h1", "--", "cat")
 		echo.Stdin = strings.NewReader("words\n")
 		r := p.launch(echo)
-		Eventually(r.ended, time.Minute).Should(BeClosed())
+		Eventually(r.ended, testlab.Patience(time.Minute)).Should(BeClosed())
 		Expect(r.ProcessState.ExitCode()).To(BeZero())
 		Expect(r.out.String()).To(Equal("words\n"))
 		Expect(p.run("exec", lab, "h1", "--", "sh", "-c", "exit 7").ProcessState.ExitCode()).To(Equal(7))
@@ -157,11 +157,11 @@ func held(e testlab.Env, u user) {
 		lab := up(p)
 		words := filepath.Join(directory(), "words")
 		client := p.start("exec", lab, "d2", "--", "sh", "-c", "exec >"+words+"; "+stubborn)
-		Eventually(os.ReadFile, 10*time.Second).WithArguments(words).ShouldNot(BeEmpty(), "%s", client.err)
+		Eventually(os.ReadFile, testlab.Patience(10*time.Second)).WithArguments(words).ShouldNot(BeEmpty(), "%s", client.err)
 		pid := p.status(lab).PID
 		Expect(pid).To(BeNumerically(">", 1))
 		Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
-		Eventually(client.ended, cleanTime).Should(BeClosed())
+		Eventually(client.ended, testlab.Patience(cleanTime)).Should(BeClosed())
 		Expect(client.ProcessState.ExitCode()).To(Equal(125))
 		p.settled(ctx)
 	})
@@ -173,14 +173,14 @@ func held(e testlab.Env, u user) {
 		p.succeed("up", topology, "--name", name)
 		took := time.Since(began)
 		p.succeed("down", name)
-		for _, moment := range moments(kills()/2+1, took) {
+		for _, moment := range moments(fewer(kills()), took) {
 			r := p.start("up", topology, "--name", name)
 			select {
 			case <-r.ended:
 			case <-time.After(moment):
 				r.kill(syscall.SIGKILL)
 			}
-			Eventually(r.ended, cleanTime).Should(BeClosed())
+			Eventually(r.ended, testlab.Patience(cleanTime)).Should(BeClosed())
 			By(fmt.Sprintf("ended after %v of %v: %v", moment, took, r.ProcessState))
 			// A lab that was ready stays, whatever became of the command that had it made.
 			Eventually(func() int {
@@ -188,7 +188,7 @@ func held(e testlab.Env, u user) {
 					return p.run("down", name).ProcessState.ExitCode()
 				}
 				return 0
-			}, cleanTime).Should(BeZero())
+			}, testlab.Patience(cleanTime)).Should(BeZero())
 			p.settled(ctx)
 		}
 	}, NodeTimeout(long))
@@ -203,7 +203,7 @@ func starved(e testlab.Env, u user) {
 		for n := 8; n < 256 && !done; n += 1 + n/10 {
 			r := p.launch(exec.Command("/bin/sh", "-c", `ulimit -n "$1"; shift; exec "$@"`, "sh",
 				fmt.Sprint(n), p.binary, "run", topology, "--duration", "10ms"))
-			Eventually(r.ended, time.Minute).Should(BeClosed())
+			Eventually(r.ended, testlab.Patience(time.Minute)).Should(BeClosed())
 			By(fmt.Sprintf("%d descriptors: %v: %s", n, r.ProcessState, r.err))
 			done = r.ProcessState.Success()
 			if !done {

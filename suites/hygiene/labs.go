@@ -81,7 +81,7 @@ func labs(e testlab.Env) {
 		_, err = l.Node(l.Plan.Nodes[0].Name).Start(nodes.Command{Path: "/bin/sh", Args: []string{"-c", stubborn}, Stdout: w})
 		w.Close()
 		Expect(err).NotTo(HaveOccurred())
-		Expect(r.SetReadDeadline(time.Now().Add(cleanTime))).To(Succeed())
+		Expect(r.SetReadDeadline(time.Now().Add(testlab.Patience(cleanTime)))).To(Succeed())
 		words := bufio.NewScanner(r)
 		Expect(words.Scan()).To(BeTrue(), "it did not start")
 		Expect(l.Down(ctx)).To(Succeed())

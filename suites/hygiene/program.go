@@ -132,7 +132,7 @@ func (r *process) killGroup(sig syscall.Signal) error {
 func (p program) run(args ...string) *process {
 	GinkgoHelper()
 	r := p.start(args...)
-	Eventually(r.ended, time.Minute).Should(BeClosed(), strings.Join(args, " "))
+	Eventually(r.ended, testlab.Patience(time.Minute)).Should(BeClosed(), strings.Join(args, " "))
 	return r
 }
 
@@ -151,7 +151,7 @@ func (p program) settled(ctx SpecContext) time.Duration {
 	left, err := hygiene.Settled(within(ctx, cleanTime), p.before, p.owner)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(left).To(BeEmpty(), "left behind")
-	Eventually(os.ReadDir, cleanTime).WithArguments(p.journals).Should(BeEmpty(), "left behind")
+	Eventually(os.ReadDir, testlab.Patience(cleanTime)).WithArguments(p.journals).Should(BeEmpty(), "left behind")
 	return time.Since(began)
 }
 

@@ -21,7 +21,7 @@ func stuck(e testlab.Env) {
 		captures := directory()
 		r := p.start(append(runArgs("1m"), "--capture", captures)...)
 		// They begin when the lab is up.
-		Eventually(os.ReadDir, 30*time.Second).WithArguments(captures).ShouldNot(BeEmpty(), "%s", r.err)
+		Eventually(os.ReadDir, testlab.Patience(30*time.Second)).WithArguments(captures).ShouldNot(BeEmpty(), "%s", r.err)
 		groups := cgroupsOf(strconv.Itoa(r.Process.Pid))
 		if len(groups) == 0 {
 			Skip("no cgroups can be made here, and nothing else outlives a lab")
@@ -37,7 +37,7 @@ func stuck(e testlab.Env) {
 			DeferCleanup(func() { syscall.Rmdir(dir) })
 		}
 		r.kill(syscall.SIGINT)
-		Eventually(r.ended, 2*time.Minute).Should(BeClosed())
+		Eventually(r.ended, testlab.Patience(2*time.Minute)).Should(BeClosed())
 		Expect(r.ProcessState.ExitCode()).To(Equal(1))
 		for _, dir := range inside {
 			Expect(r.err.String()).To(ContainSubstring(filepath.Dir(dir)))

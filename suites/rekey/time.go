@@ -78,7 +78,8 @@ func byTime(e testlab.Env) {
 	}, NodeTimeout(timeout))
 
 	It("rekeys by the machine's clock too", func(ctx SpecContext) {
-		r := up(ctx, e, describe(topology.Limits{Time: time.Second}), nil)
+		// The other end would begin an eighth later.
+		r := up(ctx, e, describe(topology.Limits{Time: testlab.Patience(time.Second)}), nil)
 		initiator, _ := r.rekeyed(ctx, 1)
 		Expect(initiator.Node).To(Equal("a"))
 		Expect(initiator.Trigger).To(Equal(ipsec.ByTime))

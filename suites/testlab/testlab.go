@@ -41,6 +41,7 @@ type Env struct {
 
 // NewEnv makes this process answer for what its specs leave. Call it once.
 func NewEnv() Env {
+	beingPatient()
 	e := Env{Owner: hygiene.Self(), Lab: lab.Options{Log: GinkgoWriter, Dataplane: os.Getenv(dataplaneEnv)}}
 	e.kernel = sync.OnceValues(func() (bool, error) {
 		p, err := probe.Dataplane(e.Lab.Dataplane)
@@ -88,18 +89,21 @@ func refusedNothing(l *lab.Lab) {
 
 // Guard makes every spec of the container fail that leaves something behind: a namespace, interface, SA, policy, cgroup,
 // process, file, descriptor, goroutine or thread. Call it first in the container.
-func (e Env) Guard() {
-	BeforeEach(func() {
-		before, err := hygiene.Take()
+func (e Env) Guard() { BeforeEach(e.guard) }
+
+// GuardAll does so for an Ordered container as a whole, where a lab outlives a spec.
+func (e Env) GuardAll() { BeforeAll(e.guard) }
+
+func (e Env) guard() {
+	before, err := hygiene.Take()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func(ctx SpecContext) {
+		patience, cancel := context.WithTimeout(ctx, Patience(cleanTimeout))
+		defer cancel()
+		left, err := hygiene.Settled(patience, before, e.Owner)
 		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func(ctx SpecContext) {
-			patience, cancel := context.WithTimeout(ctx, cleanTimeout)
-			defer cancel()
-			left, err := hygiene.Settled(patience, before, e.Owner)
-			Expect(err).NotTo(HaveOccurred())
-			Expect(left).To(BeEmpty(), "left behind")
-		}, NodeTimeout(2*cleanTimeout)) // which only says that time is over, and not what was left
-	})
+		Expect(left).To(BeEmpty(), "left behind")
+	}, NodeTimeout(Patience(2*cleanTimeout))) // which only says that time is over, and not what was left
 }
 
 // Planner is a lab that can be made: a topology.Builder or a topology.Topology.
@@ -118,7 +122,7 @@ func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.
 	}
 	l, err := lab.Up(ctx, plan, o)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func(ctx SpecContext) { Expect(l.Down(ctx)).To(Succeed()) }, NodeTimeout(cleanTimeout))
+	DeferCleanup(func(ctx SpecContext) { Expect(l.Down(ctx)).To(Succeed()) }, NodeTimeout(Patience(cleanTimeout)))
 	DeferCleanup(func() { refusedNothing(l) }) // before that
 	return l
 }
@@ -145,7 +149,7 @@ func Run(t *testing.T, claim string, specs func(Env)) {
 	specs(NewEnv())
 	config, reporter := GinkgoConfiguration()
 	if config.LabelFilter == "" {
-		config.LabelFilter = "emu"
+		config.LabelFilter = Emu
 	}
 	RunSpecs(t, claim, config, reporter)
 }

@@ -29,6 +29,16 @@ const (
 // Mark is a variable that the kernel's command line puts into the environment of the first process.
 const Mark = "PQLAB_GUEST"
 
+// Accel is a variable in the environment of the guest's command: what the guest's processor is made by.
+const Accel = "PQLAB_GUEST_ACCEL"
+
+// Inside tells whether this machine is a guest.
+func Inside() bool { return os.Getenv(Accel) != "" }
+
+// Emulated tells whether this machine is a guest whose processor is emulated: it is an order of magnitude slower, and
+// what takes time in it says nothing about any other.
+func Emulated() bool { return os.Getenv(Accel) == "tcg" }
+
 // Tag is the mount tag of the host's root.
 const Tag = "hostroot"
 

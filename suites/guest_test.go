@@ -1,0 +1,108 @@
+package suites
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"pqlab/internal/vm"
+	"pqlab/internal/vm/guest"
+	"pqlab/internal/vm/kernel"
+)
+
+// Results say where the specs ran.
+func TestWhere(t *testing.T) {
+	got, err := run(t, t.Context(), Config{Parallel: 1}, passes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := got[0].Where; w.Kernel != strings.TrimSpace(string(release)) || w.Dataplane == "" || w.Shaper == "" || w.Guest != os.Getenv(guest.Accel) {
+		t.Errorf("%+v", w)
+	}
+}
+
+// A machine that cannot have the processes of claims is told of once; any other error is a claim's.
+func TestRunner(t *testing.T) {
+	var n atomic.Int32
+	runner := func(err error) Runner {
+		return func(_ context.Context, _ string, args []string, output io.Writer) error {
+			n.Add(1)
+			fmt.Fprintln(output, "last words of", args[1])
+			return err
+		}
+	}
+	got, err := run(t, t.Context(), Config{Parallel: 1, In: runner(errors.New("the guest died"))}, passes, fails)
+	if err != nil || n.Load() != 2 {
+		t.Fatalf("%v after %d claims", err, n.Load())
+	}
+	for _, o := range got {
+		if o.OK() || len(o.Failures) != 1 || !strings.Contains(o.Failures[0].Message, "the guest died") || !strings.Contains(o.Failures[0].Message, "last words of "+o.Claim) {
+			t.Errorf("%+v", o)
+		}
+	}
+	lacks := &vm.Error{Kind: vm.ErrQEMU}
+	if _, err := run(t, t.Context(), Config{Parallel: 2, In: runner(lacks)}, passes, fails); !errors.Is(err, vm.ErrQEMU) || !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("%v", err)
+	}
+}
+
+// In guests claims are verified as here, by this very program, and results say that it was there.
+func TestGuest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a guest takes some seconds")
+	}
+	if os.Getenv(guest.Accel) != "" {
+		t.Skip("this is a guest already")
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skipf("no guest: %v", err)
+	}
+	cache, err := kernel.UserCache()
+	if err != nil {
+		t.Skipf("no guest: %v", err)
+	}
+	k, err := cache.Find("")
+	if err != nil {
+		t.Skipf("no guest: %v", err)
+	}
+	junit := filepath.Join(t.TempDir(), "junit.xml")
+	guests := vm.Config{Kernel: k, Env: append(os.Environ(), "GORACE=atexit_sleep_ms=0"), Memory: 512 << 20, Cache: filepath.Dir(cache.Dir)}
+	got, err := run(t, t.Context(), Config{Parallel: 2, JUnit: junit, In: Guest(guests)}, passes, fails, exits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		passed, skipped, failures int
+		word                      string // of the failure
+	}{{2, 1, 0, ""}, {1, 0, 1, "to equal"}, {0, 0, 1, "last words"}} {
+		o := got[i]
+		if o.Passed != want.passed || len(o.Skipped) != want.skipped || len(o.Failures) != want.failures || o.OK() != (want.failures == 0) {
+			t.Errorf("%s: %+v, want %+v", o.Claim, o, want)
+			continue
+		}
+		if want.word != "" && !strings.Contains(o.Failures[0].Message, want.word) {
+			t.Errorf("%s: %q is not in %s", o.Claim, want.word, o.Failures[0].Message)
+		}
+		if w := o.Where; o.Claim != exits.Name && (w.Kernel != k.Release || w.Guest != vm.KVM && w.Guest != vm.TCG || (w.Note != "") != (w.Guest == vm.TCG)) {
+			t.Errorf("%s: %+v", o.Claim, w)
+		}
+	}
+	text, err := os.ReadFile(junit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), `name="SuiteLabels" value="[kernel: `+k.Release+","); n != 2 {
+		t.Errorf("%d suites of the JUnit report say where they ran, want 2:\n%s", n, text)
+	}
+}

@@ -1,0 +1,46 @@
+package testlab
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
+
+	"pqlab/internal/vm/guest"
+)
+
+// Timeouts are longer where the processor is emulated, and only there.
+func TestPatience(t *testing.T) {
+	for accel, want := range map[string]time.Duration{"": time.Second, "kvm": time.Second, "tcg": slower * time.Second} {
+		t.Setenv(guest.Accel, accel)
+		got := patient([]any{NodeTimeout(time.Second), "text", SpecTimeout(time.Second), Label("x")})
+		if got[0] != NodeTimeout(want) || got[1] != "text" || got[2] != SpecTimeout(want) || Patience(time.Second) != want || Patience(0) != 0 {
+			t.Errorf("%q: %v, want %v", accel, got, want)
+		}
+	}
+}
+
+// What labels tell of a place is the place, and Ginkgo takes them.
+func TestPlace(t *testing.T) {
+	for _, accel := range []string{"", "kvm", "tcg"} {
+		t.Setenv(guest.Accel, accel)
+		p, err := Env{}.Place()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Kernel == "" || p.Dataplane == "" || p.Shaper == "" || p.Guest != accel || (p.Note != "") != (accel == "tcg") {
+			t.Errorf("%q: %+v", accel, p)
+		}
+		labels := p.Labels()
+		for _, l := range labels {
+			if clean, err := types.ValidateAndCleanupLabel(l, types.CodeLocation{}); err != nil || clean != l {
+				t.Errorf("label %q: %q, %v", l, clean, err)
+			}
+		}
+		if got := PlaceOf(slices.Insert(labels, 0, "emu", "note")); got != p {
+			t.Errorf("%+v, want %+v", got, p)
+		}
+	}
+}
