@@ -174,18 +174,14 @@ func (t *Tunnel) Close() error {
 	}
 	t.closed = true
 	t.cancel()
-	for _, tm := range []*timer{t.due, t.end, t.retry} {
-		tm.stop()
-	}
-	for _, tm := range t.retiring {
-		tm.stop()
-	}
+	t.stopTimers()
 	t.wake(ErrClosed)
 	t.mu.Unlock()
 	t.running.Wait()
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.stopTimers() // of an exchange that ended well meanwhile
 	e := Event{Kind: Removed, Old: SPIPair{t.in, t.out}, Replaced: t.usage()}
 	if err := t.set.dataplane.RemoveTunnel(t.name); err != nil {
 		t.goneErr = fmt.Errorf("tunnel %s: %w", t.name, err)
@@ -215,6 +211,15 @@ func (t *Tunnel) usage() (u Usage) {
 		u.Out, _ = t.set.dataplane.Counters(t.name, t.out)
 	}
 	return u
+}
+
+func (t *Tunnel) stopTimers() {
+	for _, tm := range []*timer{t.due, t.end, t.retry} {
+		tm.stop()
+	}
+	for _, tm := range t.retiring {
+		tm.stop()
+	}
 }
 
 func (t *Tunnel) wake(err error) {

@@ -374,6 +374,31 @@ func TestDoneDuringClose(t *testing.T) {
 	})
 }
 
+// An exchange that ends well while Close waits for it leaves no timer.
+func TestSuccessDuringClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, options{})
+		p.establish()
+		p.a.use(keyerFunc(func(_ context.Context, proposal Proposal, install func(*Keys) error) error {
+			c := &conn{id: 1000}
+			if err := p.a.install(install, c.keys(true, proposal.SPI, 0x7777)); err != nil {
+				return err
+			}
+			time.Sleep(time.Second) // keeps Close waiting
+			return nil
+		}))
+		p.a.plane.lenient, p.b.plane.lenient = true, true
+		go p.a.tunnel.Rekey(t.Context())
+		synctest.Wait()
+		if len(p.a.tunnel.held) == 0 {
+			t.Error("the test is not where it should be")
+		}
+		p.close()
+		time.Sleep(time.Hour) // an event would panic, for the stream is closed
+	})
+}
+
 // Nothing fires after Close, whatever was to come.
 
 func TestCloseStopsTimers(t *testing.T) {
