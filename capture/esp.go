@@ -57,10 +57,10 @@ func espOf(b []byte) (o outer, ok bool) {
 }
 
 // cut gives the frames that the wire would carry of one that the kernel passes whole: a UDP datagram of many ESP packets
-// of one SA, made by UDP_SEGMENT or UDP_GRO. All but the last are of one size, so the places where the next ones begin
-// are known from the first: each has to bear the SPI and a sequence number a little higher than the one before it. What
-// does not look like that is one packet, and nil is returned.
-func cut(b []byte) (frames [][]byte) {
+// of one tunnel, made by UDP_SEGMENT or UDP_GRO. All but the last are of one size, and where the next ones begin shows in
+// them: each has to bear the SPI of the one before it and a sequence number a little higher, or, where the keys change, the
+// SPI that follows, which next gives (0: none is known). What does not look like that is one packet, and nil is returned.
+func cut(b []byte, next func(destination) uint32) (frames [][]byte) {
 	o, ok := espOf(b)
 	if !ok || o.udp == 0 {
 		return nil
@@ -69,7 +69,7 @@ func cut(b []byte) (frames [][]byte) {
 	if length := int(binary.BigEndian.Uint16(b[o.udp+4:])) - udpHeader; length != len(payload) {
 		return nil // padded, or not whole
 	}
-	size := segment(payload)
+	size := segment(payload, func(spi uint32) uint32 { return next(destination{o.dst, spi}) })
 	if size == 0 {
 		return nil
 	}
@@ -84,32 +84,56 @@ func cut(b []byte) (frames [][]byte) {
 }
 
 // segment gives the size of the ESP packets in a payload, 0 if there is but one.
-func segment(payload []byte) int {
+func segment(payload []byte, next func(spi uint32) uint32) int {
 	if len(payload) < 2*espLeast {
 		return 0
 	}
-	spi := payload[:4]
+	if size := segmentBefore(payload, payload[:4], next); size > 0 {
+		return size
+	}
+	follows := next(binary.BigEndian.Uint32(payload)) // all but the first may be under new keys
+	if follows == 0 {
+		return 0
+	}
+	return segmentBefore(payload, binary.BigEndian.AppendUint32(nil, follows), next)
+}
+
+// segmentBefore is segment where the second packet has an SPI.
+func segmentBefore(payload, spi []byte, next func(spi uint32) uint32) int {
 	for size := espLeast; ; size++ {
-		next := bytes.Index(payload[size:], spi)
-		if next < 0 {
+		at := bytes.Index(payload[size:], spi)
+		if at < 0 {
 			return 0
 		}
-		if size += next; segmented(payload, size) {
-			return size
+		if size += at; !segmented(payload[:min(len(payload), size+espLeast)], size, next) {
+			continue // the bytes of an SPI by chance
 		}
+		if !segmented(payload, size, next) {
+			return 0 // here the second packet begins, but something else follows; a multiple of the size would be wrong
+		}
+		return size
 	}
 }
 
+// farthest is how far sequence numbers of packets that follow each other are apart, and how far new keys have come.
+const farthest = 1 << 16
+
 // segmented says whether packets of size follow each other.
-func segmented(payload []byte, size int) bool {
-	spi, seq := payload[:4], binary.BigEndian.Uint32(payload[4:])
+func segmented(payload []byte, size int, next func(spi uint32) uint32) bool {
+	spi, seq := binary.BigEndian.Uint32(payload), binary.BigEndian.Uint32(payload[4:])
 	at := size
 	for ; at < len(payload); at += size {
-		if len(payload)-at < espLeast || !bytes.Equal(payload[at:at+4], spi) {
+		if len(payload)-at < espLeast {
 			return false
 		}
-		now := binary.BigEndian.Uint32(payload[at+4:])
-		if step := now - seq; step == 0 || step > 1<<16 {
+		nowSPI, now := binary.BigEndian.Uint32(payload[at:]), binary.BigEndian.Uint32(payload[at+4:])
+		if nowSPI != spi {
+			if nowSPI == 0 || nowSPI != next(spi) {
+				return false
+			}
+			spi, seq = nowSPI, 0
+		}
+		if step := now - seq; step == 0 || step > farthest {
 			return false
 		}
 		seq = now

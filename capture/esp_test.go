@@ -65,6 +65,33 @@ func wrap(t testing.TB, dst string, udp bool, id uint16, payload []byte) []byte 
 	return slices.Clone(out.Bytes())
 }
 
+// none knows of no rekey.
+func none(destination) uint32 { return 0 }
+
+// Keys that change in the middle of a datagram do not keep it from being cut, wherever they change.
+func TestCutAtARekey(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(11, 12))
+	next := func(d destination) uint32 {
+		if d == (destination{netip.MustParseAddr("10.0.0.2"), 0x1234}) {
+			return 0x5678
+		}
+		return 0
+	}
+	for change := 1; change < 5; change++ {
+		_, old := espFrame(t, r, "10.0.0.2", true, 0x1234, 70_000, 100, 100, change)
+		_, now := espFrame(t, r, "10.0.0.2", true, 0x5678, 1, 100, 60, 5-change)
+		payload := bytes.Join(append(old, now...), nil)
+		frame := wrap(t, "10.0.0.2", true, 7, payload)
+		if got := cut(frame, next); len(got) != 5 {
+			t.Errorf("after %d: cut into %d", change, len(got))
+		}
+		if got := cut(wrap(t, "10.0.0.3", true, 7, payload), next); got != nil {
+			t.Errorf("after %d: cut by another node's keys", change)
+		}
+	}
+}
+
 // What is cut is, bit by bit and with its checksums, what another library makes of each packet alone.
 func TestCut(t *testing.T) {
 	t.Parallel()
@@ -78,7 +105,7 @@ func TestCut(t *testing.T) {
 			}
 			last := espLeast + r.IntN(size-espLeast+1)
 			frame, packets := espFrame(t, r, dst, true, r.Uint32()|256, r.Uint32(), size, last, n)
-			got := cut(frame)
+			got := cut(frame, none)
 			if len(got) != n {
 				t.Fatalf("%d packets of %d bytes and one of %d: cut into %d", n-1, size, last, len(got))
 			}
@@ -108,11 +135,11 @@ func TestNoCut(t *testing.T) {
 		"one": one, "backwards": backwards, "another SPI": other, "a jump": jump, "protocol 50": raw, "not ESP": marker, "short": two[:60],
 		"rest": two[:len(two)-1], "padded": append(slices.Clone(two), 0), "nothing": nil,
 	} {
-		if got := cut(frame); got != nil {
+		if got := cut(frame, none); got != nil {
 			t.Errorf("%s: cut into %d", name, len(got))
 		}
 	}
-	if got := cut(two); len(got) != 2 {
+	if got := cut(two, none); len(got) != 2 {
 		t.Errorf("two: cut into %d", len(got))
 	}
 }
@@ -122,7 +149,7 @@ func TestCutWithoutChecksum(t *testing.T) {
 	t.Parallel()
 	frame, _ := espFrame(t, rand.New(rand.NewPCG(5, 6)), "10.0.0.2", true, 0x1234, 1, 100, 60, 3)
 	clear(frame[40:42])
-	for i, b := range cut(frame) {
+	for i, b := range cut(frame, none) {
 		if b[40]|b[41] != 0 {
 			t.Errorf("frame %d has a checksum", i)
 		}
@@ -165,7 +192,7 @@ func FuzzCut(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, ok := espOf(b)
-		frames := cut(slices.Clone(b))
+		frames := cut(slices.Clone(b), none)
 		if frames == nil {
 			return
 		}

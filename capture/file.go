@@ -74,6 +74,7 @@ type File struct {
 	until    int64    // they are known up to here
 	learned  chan struct{}
 	announce map[destination]string // comments for packets to come
+	follows  map[destination]uint32 // the SPI that took the place of one
 }
 
 // NewFile begins a pcapng file with a comment. The writer is the caller's to close, after the last tap's Close.
@@ -153,7 +154,10 @@ func (f *File) Learn(s Secrets) {
 	}
 	for _, sa := range s.SAs {
 		if f.announce == nil {
-			f.announce = map[destination]string{}
+			f.announce, f.follows = map[destination]string{}, map[destination]uint32{}
+		}
+		if sa.Replaces != 0 {
+			f.follows[destination{sa.Dst, sa.Replaces}] = sa.SPI
 		}
 		f.announce[destination{sa.Dst, sa.SPI}] = sa.comment()
 	}
@@ -327,6 +331,20 @@ func (f *File) emit(until int64) {
 func (f *File) oldest() {
 	p := heap.Pop(&f.held).(*frame)
 	f.heldLen -= len(p.data) + packetOverhead
+	if f.CutESP && p.tap.described.link == linkEthernet && p.length == len(p.data) { // now, when the SAs are known
+		if all := cut(p.data, func(d destination) uint32 { return f.follows[d] }); all != nil {
+			p.tap.stats.Captured += uint64(len(all)) - 1
+			for _, b := range all {
+				f.write(&frame{at: p.at, tap: p.tap, direction: p.direction, length: len(b), data: b})
+			}
+			return
+		}
+	}
+	f.write(p)
+}
+
+// write writes a packet, or begins the next file with it, or finds that the file is complete.
+func (f *File) write(p *frame) {
 	comment := f.commentOn(p)
 	if f.MaxBytes > 0 && f.inFile && f.size+int64(len(p.data)+len(comment)+packetOverhead)+f.endSize() > f.MaxBytes {
 		if f.Next == nil {

@@ -184,14 +184,6 @@ func (f *File) take(t *Tap, i int) int64 {
 		way = outbound
 	}
 	t.read.Add(1)
-	if f.CutESP && t.described.link == linkEthernet && length <= len(data) {
-		if frames := cut(data); frames != nil {
-			for _, b := range frames {
-				f.hold(&frame{at: at, tap: t, direction: way, length: len(b), data: b})
-			}
-			return at
-		}
-	}
 	f.hold(&frame{at: at, tap: t, direction: way, length: max(length, len(data)), data: f.slab.copy(data)})
 	return at
 }

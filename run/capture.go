@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,13 +84,14 @@ func exports(ctx context.Context, l *lab.Lab, what agent.Export, f func(capture.
 		names[[2]string{t.Name, t.A.Node}], names[[2]string{t.Name, t.B.Node}] = t.B.Node, t.A.Node
 	}
 	var mu sync.Mutex
-	until := map[string]time.Time{}
+	until := map[string]time.Time{} // by node, of all that have an agent
 	for _, n := range l.Plan.Nodes {
 		if l.Node(n.Name).Agent() != nil {
 			until[n.Name] = time.Time{}
 		}
 	}
-	for node := range until {
+	nodes := slices.Sorted(maps.Keys(until)) // from now on until is the callbacks'
+	for _, node := range nodes {
 		done, err := l.Node(node).Agent().Export(ctx, what, func(e agent.Exported) {
 			s := capture.Secrets{TLS: e.TLS}
 			for _, sa := range e.SAs {
@@ -118,7 +120,7 @@ func exports(ctx context.Context, l *lab.Lab, what agent.Export, f func(capture.
 			}
 		}()
 	}
-	if len(until) == 0 {
+	if len(nodes) == 0 {
 		ended(nil)
 	}
 	return nil
