@@ -100,10 +100,16 @@ type tunnel struct {
 	before   exchanged // counted then
 	trigger  ipsec.Trigger
 	usage    ipsec.Usage             // at the trigger
-	replaced []*Event                // Rekeyed, and the old outbound SA is not gone yet
+	replaced []*replacement          // and not told of yet
 	retiring map[uint32]bool         // inbound SAs that were replaced
 	final    map[uint32]xfrmnl.State // of SAs that are gone and have not been told of
 	drops    ipsec.Drops             // of SAs that are gone
+}
+
+// replacement is a rekey that is not over: the old outbound SA is not gone.
+type replacement struct {
+	Event
+	contested bool // both ends began, and it is not known yet which of the new SAs stay
 }
 
 // eventBuffer is how many events wait for a slow reader before further ones are dropped and counted.

@@ -39,21 +39,21 @@ func (d *Daemon) heard(event string, m *vici.Message) {
 			case "child-updown":
 				d.upDown(t, pairOf(child), m.Value("up") == "yes")
 			case "child-rekey":
-				d.rekeyed(t, t.rekeys(ike), pairOf(child.Section("old")), pairOf(child.Section("new")))
+				mine, theirs := rekeying(ike)
+				d.rekeyed(t, mine, theirs, pairOf(child.Section("old")), pairOf(child.Section("new")))
 			}
 		}
 	}
 }
 
-// rekeys says whether this end began the rekey that charon tells of. Where both ends did at once, one of them says so.
-func (t *tunnel) rekeys(ike *vici.Message) bool {
+// rekeying says who has begun to rekey when charon tells of it: this end, the other, or both.
+func rekeying(ike *vici.Message) (mine, theirs bool) {
 	const task = "CHILD_REKEY"
-	mine, theirs := false, false
 	for list, tasks := range ike.Lists() {
 		mine = mine || list == "tasks-active" && slices.Contains(tasks, task)
 		theirs = theirs || list == "tasks-passive" && slices.Contains(tasks, task)
 	}
-	return mine && (!theirs || t.first())
+	return mine, theirs
 }
 
 // pairOf reads the SPIs of a CHILD_SA.
@@ -91,12 +91,23 @@ func (d *Daemon) upDown(t *tunnel, p ipsec.SPIPair, up bool) {
 	}
 }
 
-func (d *Daemon) rekeyed(t *tunnel, initiator bool, old, new ipsec.SPIPair) {
+// rekeyed takes a rekey. Where both ends have begun at once there are two pairs of new SAs, of which one is ended again (RFC
+// 7296 section 2.8.1). charon tells of both where its own is to stay, of that last, and of the other one alone where not.
+func (d *Daemon) rekeyed(t *tunnel, mine, theirs bool, old, new ipsec.SPIPair) {
+	for _, e := range t.replaced {
+		if e.Old == old {
+			e.New, e.contested = new, false
+			t.use(new)
+			d.settle(t)
+			return
+		}
+	}
 	if old.In != t.in {
 		return
 	}
-	e := &Event{Event: ipsec.Event{Kind: ipsec.Rekeyed, Trigger: ipsec.ByPeer, Old: old, New: new}}
-	if initiator {
+	e := &replacement{contested: mine && theirs}
+	e.Event.Event = ipsec.Event{Kind: ipsec.Rekeyed, Trigger: ipsec.ByPeer, Old: old, New: new}
+	if mine && (!theirs || t.first()) { // so that one of the ends says that it did
 		e.Trigger, e.Initiator = cmp.Or(t.trigger, d.reason(t, old)), true
 	}
 	if t.trigger != "" {
@@ -133,14 +144,15 @@ func (d *Daemon) reason(t *tunnel, old ipsec.SPIPair) ipsec.Trigger {
 func (d *Daemon) settle(t *tunnel) {
 	for len(t.replaced) > 0 {
 		e := t.replaced[0]
-		s, ok := t.final[e.Old.Out]
-		if !ok {
+		s, gone := t.final[e.Old.Out]
+		_, retired := t.final[e.Old.In] // by then charon has told all
+		if !gone || e.contested && !retired {
 			break
 		}
 		delete(t.final, e.Old.Out)
 		e.Replaced.Out = xfrm.Counted(s, true)
 		t.replaced = t.replaced[1:]
-		d.emit(t, *e)
+		d.emit(t, e.Event)
 	}
 	for spi := range t.retiring {
 		s, ok := t.final[spi]
@@ -237,10 +249,19 @@ func (d *Daemon) expired(m xfrmnl.Expire) {
 
 // deleted takes the last words of an SA.
 func (d *Daemon) deleted(m xfrmnl.Deleted) {
-	t := d.owner(&m.State)
-	if t == nil {
+	if t := d.owner(&m.State); t != nil {
+		t.final[m.SPI] = m.State
+		d.settle(t)
 		return
 	}
-	t.final[m.SPI] = m.State
-	d.settle(t)
+	// One that nobody used: of two new pairs the one that this end had begun, and charon has not told of.
+	for _, t := range d.tunnels {
+		if m.Dst != t.Policy.Dst {
+			continue
+		}
+		for _, e := range t.replaced {
+			e.contested = false
+		}
+		d.settle(t)
+	}
 }

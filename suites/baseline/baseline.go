@@ -56,7 +56,7 @@ func describe(options ...topology.TunnelOption) *topology.Builder {
 		Tunnel(tunnelName, "d1", "d2", append(options, topology.Keying(topology.Strongswan))...).
 		TCP("h1", "h2").TCP("h2", "h1", topology.Family("ipv6")).
 		UDP("h1", "h2", 5*topology.Mbit, topology.FrameSize(600), topology.Family("ipv6")).
-		UDP("h2", "h1", 5*topology.Mbit, topology.FrameSize(1438))
+		UDP("h2", "h1", 5*topology.Mbit, topology.FrameSize(1418))
 }
 
 // rig is a lab whose tunnel is not keyed yet.
@@ -69,6 +69,13 @@ type rig struct {
 func up(ctx context.Context, e testlab.Env, t testlab.Planner, change func(*lab.Options)) *rig {
 	GinkgoHelper()
 	l := e.Up(ctx, t, change)
+	DeferCleanup(func(ctx SpecContext) {
+		for _, node := range []string{"d1", "d2"} {
+			if log, err := l.Node(node).Agent().Log(ctx); CurrentSpecReport().Failed() && err == nil {
+				GinkgoWriter.Printf("charon at %s:\n%s\n", node, log)
+			}
+		}
+	}, NodeTimeout(timeout))
 	return &rig{l, l.Tunnel(tunnelName), testlab.Collect(l)}
 }
 
