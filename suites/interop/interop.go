@@ -1,0 +1,214 @@
+// Package interop verifies that two implementations of ESP that share no code, the gateway and the kernel's IPsec, are two
+// ends of one tunnel: each takes what the other sends, and refuses what it should.
+package interop
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/agent"
+	"pqlab/ipsec"
+	"pqlab/ipsec/xfrm"
+	"pqlab/lab"
+	"pqlab/probe"
+	"pqlab/suites/testlab"
+	"pqlab/topology"
+)
+
+// Specs of the claim.
+func Specs(e testlab.Env) {
+	missing := sync.OnceValue(func() (err error) {
+		for range 5 { // a slow machine may take longer to load modules than a probe waits, but only once
+			if _, err = probe.Dataplane(probe.XFRM); !errors.Is(err, context.DeadlineExceeded) {
+				break
+			}
+		}
+		return err
+	})
+	Describe("interop", Label("emu", "vm", testlab.Provokes), func() {
+		BeforeEach(func() {
+			err := missing()
+			if errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, context.DeadlineExceeded) { // else nobody knows
+				Skip(err.Error())
+			}
+			Expect(err).NotTo(HaveOccurred())
+		})
+		for i, o := range outers() {
+			// A lab is made once for each, because in a guest without KVM that takes longer than the specs do.
+			Context(o.String(), Ordered, func() {
+				e.GuardAll()
+				var r *rig
+				BeforeAll(func(ctx SpecContext) { r = up(ctx, e, describe(o)) }, NodeTimeout(timeout))
+				BeforeEach(func(ctx SpecContext) { r.renew(ctx) }, NodeTimeout(timeout))
+				rig := func() *rig { return r }
+				v6 := i%2 == 0 // inside, where one family will do: the other one than outside
+				order(rig, v6)
+				sizes(rig)
+				fragments(rig, v6)
+				marks(rig, v6)
+				rekeys(rig, v6)
+			})
+		}
+		Context("as hosts", func() {
+			e.Guard()
+			hosts(e)
+		})
+	})
+}
+
+const timeout = 20 * time.Second
+
+// outer is a way for ESP to travel between the ends.
+type outer struct{ encapsulation, family string }
+
+func (o outer) String() string { return o.encapsulation + " over " + o.family }
+
+func outers() []outer {
+	return []outer{{"udp", "ipv4"}, {"udp", "ipv6"}, {"esp", "ipv4"}, {"esp", "ipv6"}}
+}
+
+// The ends of the tunnel, and the hosts behind them.
+const (
+	gatewayEnd = "d1"
+	kernelEnd  = "d2"
+	fibreLink  = "fibre"
+	tunnelName = "ew"
+	fibreMTU   = 1500
+	pcieMTU    = 9100 // so that 9000 bytes reach the ends in one piece
+
+	// Every SA begins so many packets before 2^32, at both ends, so that every spec passes it.
+	before = 16
+	start  = 1<<32 - before
+)
+
+// describe is the lab h1 – d1 – fibre – d2 – h2.
+func describe(o outer) *topology.Builder {
+	return topology.New("interop").
+		Host("h1").DPU(gatewayEnd, topology.On("h1")).
+		Host("h2").DPU(kernelEnd, topology.On("h2")).
+		PCIe("h1", gatewayEnd, topology.MTU(pcieMTU)).
+		Fibre(gatewayEnd, kernelEnd, topology.Name(fibreLink), topology.MTU(fibreMTU)).
+		PCIe("h2", kernelEnd, topology.MTU(pcieMTU)).
+		Tunnel(tunnelName, gatewayEnd, kernelEnd, topology.Suite("mldsa44+mlkem512"),
+				topology.Encapsulation(o.encapsulation), topology.Family(o.family)).
+		TCP("h1", "h2") // so that agents run in the hosts
+}
+
+// rig is a lab with a tunnel between a gateway and the kernel's IPsec.
+type rig struct {
+	*lab.Lab
+	tunnel          *lab.Tunnel
+	events          *testlab.Events
+	gateway, kernel string // nodes
+	protocol50      bool
+	begins          int // of renew
+
+	// What the ends are to have refused until now, and what the kernel is to have counted of it.
+	refusals map[string]ipsec.Drops
+	counted  xfrm.Statistics
+}
+
+// up makes a lab and keys its tunnel.
+func up(ctx context.Context, e testlab.Env, t testlab.Planner) *rig {
+	GinkgoHelper()
+	plan, err := t.Plan()
+	Expect(err).NotTo(HaveOccurred())
+	p := plan.Tunnels[0]
+	r := &rig{
+		gateway: p.A.Node, kernel: p.B.Node, protocol50: p.Encapsulation == "esp",
+		refusals: map[string]ipsec.Drops{}, counted: xfrm.Statistics{},
+	}
+	r.Lab = e.Up(ctx, t, func(o *lab.Options) {
+		o.Seq = start
+		o.ManualClock = true // so that the grace of what was replaced need not be waited for
+		o.DataplaneOf = map[string]string{r.gateway: probe.Gateway, r.kernel: probe.XFRM}
+	})
+	r.tunnel, r.events = r.Lab.Tunnel(p.Name), testlab.Collect(r.Lab)
+	_, err = r.tunnel.Establish(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	for node, plane := range map[string]string{r.gateway: probe.Gateway, r.kernel: probe.XFRM} {
+		Expect(strings.Split(r.state(ctx, node).Dataplane, "/")[0]).To(Equal(plane), "node %s", node)
+	}
+	r.events.Until(ctx, "established at both ends", func(all []agent.Event) bool { return len(only(all, ipsec.Established)) == 2 })
+	return r
+}
+
+func (r *rig) state(ctx context.Context, node string) agent.TunnelState {
+	GinkgoHelper()
+	s, err := r.tunnel.State(ctx, node)
+	Expect(err).NotTo(HaveOccurred())
+	return s
+}
+
+// renew gives both ends new SAs, by an exchange that each of them begins in turn.
+func (r *rig) renew(ctx context.Context) {
+	GinkgoHelper()
+	_, err := r.tunnel.Rekey(ctx, []string{r.kernel, r.gateway}[r.begins%2])
+	Expect(err).NotTo(HaveOccurred())
+	r.begins++
+}
+
+// refused checks that an end has refused these beside those before, by the name given in the kernel's statistics, and
+// that nothing else was refused anywhere, and no exchange has failed.
+func (r *rig) refused(ctx context.Context, node string, drops ipsec.Drops, name string, n uint64) {
+	GinkgoHelper()
+	all := r.refusals[node]
+	all.Replay += drops.Replay
+	all.Malformed += drops.Malformed
+	r.refusals[node] = all
+	if name != "" {
+		r.counted[name] += n
+	}
+	r.refusedNothing(ctx)
+}
+
+// refusedNothing checks that nothing was refused but what was checked before, and no exchange has failed.
+func (r *rig) refusedNothing(ctx context.Context) {
+	GinkgoHelper()
+	for _, node := range []string{r.gateway, r.kernel} {
+		Eventually(ctx, func() ipsec.Drops { return r.state(ctx, node).Drops }).Should(Equal(r.refusals[node]), "refused at %s", node)
+		rest, err := r.Node(node).Agent().TunnelState(ctx, "")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(rest.Drops).To(Equal(ipsec.Drops{}), "refused at %s, of no tunnel", node)
+	}
+	Expect(r.statistics(r.kernel)).To(Equal(r.counted), "xfrm_stat of the kernel's end")
+	others := r.statistics(r.gateway)
+	if r.protocol50 { // of which the kernel looks for an SA of its own too
+		delete(others, "XfrmInNoStates")
+	}
+	Expect(others).To(BeEmpty(), "xfrm_stat of the gateway's end")
+	r.calm(r.events.All())
+}
+
+// statistics are what the kernel's IPsec has refused in a node since it is there.
+func (r *rig) statistics(node string) (s xfrm.Statistics) {
+	GinkgoHelper()
+	Expect(r.Node(node).Namespace().Do(func() (err error) { s, err = xfrm.ReadStatistics(); return err })).To(Succeed())
+	return s.Since(nil)
+}
+
+func only(all []agent.Event, kind ipsec.EventKind) (some []agent.Event) {
+	for _, e := range all {
+		if e.Kind == kind {
+			some = append(some, e)
+		}
+	}
+	return some
+}
+
+// seeded draws what the seed of the run says, so that a failure can be had again with -ginkgo.seed.
+func seeded() *rand.Rand { return rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 4)) }
+
+func version(v6 bool) string {
+	if v6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}

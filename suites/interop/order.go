@@ -1,0 +1,46 @@
+package interop
+
+import (
+	"encoding/binary"
+	"slices"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/ipsec"
+)
+
+// order has each end number its packets across 2^32, and the other take them in any order, each of them once.
+func order(rig func() *rig, v6 bool) {
+	It("number packets across 2^32, take them from each other in any order, and once", func(ctx SpecContext) {
+		const n = 2 * before
+		r, draw := rig(), seeded()
+		for _, w := range r.ways(ctx, v6) {
+			var payloads [][]byte
+			for range n {
+				payloads = append(payloads, mark())
+			}
+			outer, packets := w.held(ctx, payloads...)
+			for i, packet := range packets {
+				seq := uint64(start + 1 + i)
+				Expect(binary.BigEndian.Uint32(packet[4:])).To(Equal(uint32(seq)), "sequence number on the fibre")
+			}
+			inject := w.injector()
+			for _, i := range draw.Perm(n) {
+				inject.ESP(outer, packets[i])
+				w.to.expect(payloads[i])
+			}
+			slices.Reverse(packets)
+			inject.ESP(outer, packets...)
+			w.pass(mark())
+			counted := And(HaveField("Packets", uint64(n+1)), HaveField("Seq", uint64(start+n+1)))
+			Expect(r.state(ctx, w.sealer).Out).To(counted, w.String())
+			Eventually(ctx, func() ipsec.Counters { return r.state(ctx, w.opener).In }).Should(counted, w.String())
+			name, times := "", uint64(0)
+			if w.opener == r.kernel {
+				name, times = "XfrmInStateSeqError", n
+			}
+			r.refused(ctx, w.opener, ipsec.Drops{Replay: n}, name, times)
+		}
+	}, NodeTimeout(timeout))
+}
