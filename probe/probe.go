@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"pqlab/internal/vm/guest"
 )
 
 // Capability is what was found out about one thing.
@@ -98,6 +100,10 @@ type trial struct {
 }
 
 func (t trial) run(ctx context.Context) Capability {
+	limit := limit
+	if guest.Emulated() { // what fails for want of time would be taken for what the kernel has not got
+		limit *= 8
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	type result struct {
@@ -140,7 +146,7 @@ func (t trial) explain(err error) error {
 // refusal tells whether err is what a kernel, or a machine, answers that has not got what it was asked for, or does not
 // let this user have it.
 func refusal(err error) bool {
-	if errors.Is(err, errMissing) || errors.Is(err, exec.ErrNotFound) {
+	if errors.Is(err, errMissing) || errors.Is(err, errBootsNone) || errors.Is(err, exec.ErrNotFound) {
 		return true
 	}
 	for _, e := range []error{

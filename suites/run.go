@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -91,7 +92,7 @@ func Run(ctx context.Context, claims []Claim, c Config) (_ []Outcome, err error)
 	}()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(c.Parallel, 1))
-	for i, claim := range claims {
+	for i, claim := range slices.Backward(claims) { // the later ones take longer, so that they begin first
 		g.Go(func() error {
 			o, err := runOne(ctx, claim, c, dir)
 			outcomes[i] = o

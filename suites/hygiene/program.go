@@ -140,7 +140,7 @@ func (p program) run(args ...string) *process {
 func (p program) succeed(args ...string) string {
 	GinkgoHelper()
 	r := p.run(args...)
-	Expect(r.ProcessState.ExitCode()).To(BeZero(), "%s: %s", strings.Join(args, " "), r.err)
+	Expect(r.ProcessState.ExitCode()).To(BeZero(), "%s: %s%s", strings.Join(args, " "), r.out, r.err)
 	return r.out.String()
 }
 

@@ -53,7 +53,7 @@ func stuck(e testlab.Env) {
 		for _, dir := range inside {
 			Expect(syscall.Rmdir(dir)).To(Succeed())
 		}
-		p.succeed("run", "pair", "--duration", "10ms")
+		p.succeed("run", "pair", "--duration", testlab.Patience(10*time.Millisecond).String())
 		p.settled(ctx)
 	})
 }

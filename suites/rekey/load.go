@@ -9,6 +9,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"pqlab/agent"
+	"pqlab/internal/vm/guest"
 	"pqlab/ipsec"
 	"pqlab/suites/testlab"
 	"pqlab/topology"
@@ -18,8 +19,12 @@ import (
 func underLoad(e testlab.Env) {
 	It("loses no packet of UDP and TCP in both directions while both ends demand rekeys at once", func(ctx SpecContext) {
 		r := up(ctx, e, describe(topology.Limits{}), nil)
-		udp := agent.Source{Proto: traffic.UDP, Rate: 10e6, FrameSize: 600, Duration: 4 * time.Second}
-		tcp := agent.Source{Proto: traffic.TCP, Rate: 20e6, Duration: 4 * time.Second}
+		long := 4 * time.Second
+		if guest.Emulated() {
+			long = 10 * time.Second
+		}
+		udp := agent.Source{Proto: traffic.UDP, Rate: 10e6, FrameSize: 600, Duration: long}
+		tcp := agent.Source{Proto: traffic.TCP, Rate: 20e6, Duration: long}
 		flows := r.start(ctx, udp, tcp)
 		rounds := 0
 		for ; !flows.done(); rounds++ {
@@ -46,6 +51,9 @@ func underLoad(e testlab.Env) {
 		rekeys, warmup := 1000, 150
 		if e.Kernel() {
 			rekeys, warmup = 100, 30
+		}
+		if guest.Emulated() {
+			rekeys, warmup = 50, 10
 		}
 		r := up(ctx, e, describe(topology.Limits{}), nil)
 		r.rekeyUnderLoad(ctx, warmup)

@@ -17,6 +17,7 @@ import (
 	"pqlab/ipsec/keying"
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab"
 )
 
 // TunnelName is the tunnel of those that Pair makes.
@@ -219,9 +220,12 @@ func (g *Gateway) Failure(ctx context.Context) error {
 	}
 }
 
-// Pair makes two honest gateways that trust each other.
+// Pair makes two honest gateways that trust each other. Where cfg has no deadline, that of an emulated processor is longer.
 func Pair(cfg exchange.Config) (a, b *Gateway) {
 	GinkgoHelper()
+	if cfg.Deadline == 0 {
+		cfg.Deadline = testlab.Patience(exchange.DefaultDeadline)
+	}
 	x, y, err := exchangetest.Pair(cfg)
 	Expect(err).NotTo(HaveOccurred())
 	return Open(x, TunnelName), Open(y, TunnelName)
