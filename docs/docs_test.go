@@ -307,7 +307,7 @@ func commands(t *testing.T, path string) {
 						break
 					}
 					w, _, _ = strings.Cut(strings.Trim(w, "[]…,."), "=")
-					if strings.HasPrefix(w, "-") && !slices.Contains(helpFor(named...).flags, w) {
+					if w != "-" && strings.HasPrefix(w, "-") && !slices.Contains(helpFor(named...).flags, w) {
 						t.Errorf("%s: pqlab %s has no flag %s", c.at, strings.Join(named, " "), w)
 					}
 				}
