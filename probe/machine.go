@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/journal"
+	"pqlab/internal/vm"
+	guests "pqlab/internal/vm/kernel"
 	"pqlab/nodes"
 )
 
@@ -80,18 +82,46 @@ func tryMemory() (string, error) {
 	return fmt.Sprintf("%.1f of %.1f GiB available", float64(available)/gib, float64(total)/gib), nil
 }
 
+var errBootsNone = errors.New("/dev/kvm opens, but the first guest did not boot under it")
+
+// tryKVM opens it, and takes an earlier guest's word: there are machines where it opens and boots none.
 func tryKVM() (string, error) {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		return "", err
 	}
-	return "", f.Close()
+	if err := f.Close(); err != nil {
+		return "", err
+	}
+	cache, err := guests.UserCache()
+	if err != nil {
+		return "", err
+	}
+	switch boots, known := vm.BootsUnderKVM(filepath.Dir(cache.Dir)); {
+	case !known:
+		return "opens; the first guest will try it", nil
+	case !boots:
+		return "", errBootsNone
+	}
+	return "boots guests", nil
 }
 
 func tryQEMU() (string, error) {
-	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
-	if arch == "" {
-		arch = runtime.GOARCH
+	path, err := vm.QEMU()
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errMissing, err)
 	}
-	return exec.LookPath("qemu-system-" + arch)
+	return path, nil
+}
+
+func tryGuestKernel() (string, error) {
+	cache, err := guests.UserCache()
+	if err != nil {
+		return "", err
+	}
+	k, err := cache.Find("")
+	if errors.Is(err, guests.ErrNotFetched) {
+		return "", fmt.Errorf("%w in %s", errMissing, cache.Dir)
+	}
+	return k.Release, err
 }

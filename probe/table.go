@@ -24,6 +24,7 @@ const (
 	memory            = "memory"
 	kvm               = "kvm"
 	qemu              = "qemu"
+	guestKernel       = "guest kernel"
 )
 
 // table lists everything that is tried, in the order in which a person wants to read it.
@@ -126,8 +127,9 @@ func table() []trial {
 		name:    xfrmInterface,
 		how:     "made one",
 		needs:   "CONFIG_XFRM_INTERFACE (module xfrm_interface)",
-		instead: "nothing of this version needs one",
-		use:     "nothing yet",
+		instead: "the xfrm dataplane does with policies alone, but where super-packets go through protocol 50",
+		use:     "the xfrm dataplane routes protected packets into one",
+		without: "the xfrm dataplane has policies alone",
 		try:     tryXFRMInterface,
 	}, {
 		name:    nfTables,
@@ -157,17 +159,27 @@ func table() []trial {
 		try:  tryMemory,
 	}, {
 		name:    kvm,
-		how:     "opened /dev/kvm, and did not try whether a guest runs",
+		how:     "opened it, and asked what the first guest has found out",
 		needs:   "CONFIG_KVM, virtualization switched on in the firmware, and a /dev/kvm that this user may open",
-		instead: "nothing of this version needs it",
-		use:     "nothing yet: the guest kernel is not built into this version",
+		instead: "guests run without it, under TCG, many times slower",
+		use:     "guest kernels run under it if it boots them",
+		without: "guest kernels run under TCG, QEMU's emulation, many times slower",
 		try:     tryKVM,
 	}, {
 		name:    qemu,
 		how:     "looked for it in PATH",
-		needs:   "qemu-system for this architecture (Debian: qemu-system-x86, qemu-system-arm)",
-		instead: "nothing of this version needs it",
-		use:     "nothing yet: the guest kernel is not built into this version",
+		needs:   "an x86-64 machine and QEMU (as root on Debian: apt-get install --no-install-recommends qemu-system-x86)",
+		instead: "what runs on this machine's own kernel needs no guest",
+		use:     "guest kernels: pqlab vm, pqlab test --mode vm",
+		without: "no guest kernels",
 		try:     tryQEMU,
+	}, {
+		name:    guestKernel,
+		how:     "looked into the cache of pqlab vm fetch",
+		needs:   "pqlab vm fetch, once",
+		instead: "--kernel FILE and --kernel host work without",
+		use:     "what guests boot, with IPsec and netem, where --kernel names no other",
+		without: "guests need a --kernel",
+		try:     tryGuestKernel,
 	}}
 }

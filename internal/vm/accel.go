@@ -70,6 +70,15 @@ func (a answers) put(kvm bool) {
 	}
 }
 
+// BootsUnderKVM tells whether KVM boots guests, as the first one found out since the machine's start. cache is Config's.
+func BootsUnderKVM(cache string) (boots, known bool) {
+	qemu, err := QEMU()
+	if err != nil {
+		return false, false
+	}
+	return newAnswers(cache, qemu).get()
+}
+
 // usable tells whether /dev/kvm can be opened.
 func usable() bool {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)

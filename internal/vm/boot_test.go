@@ -24,7 +24,7 @@ func debian(t testing.TB) Config {
 	if testing.Short() {
 		t.Skip("a guest takes some seconds")
 	}
-	if _, err := find(); err != nil {
+	if _, err := QEMU(); err != nil {
 		t.Skipf("no guest: %v", err)
 	}
 	cache, err := kernel.UserCache()
@@ -210,7 +210,7 @@ func TestNoSuchShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	qemu, err := find()
+	qemu, err := QEMU()
 	if err != nil {
 		t.Fatal(err)
 	}

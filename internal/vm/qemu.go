@@ -181,8 +181,11 @@ func (t *tail) text() string {
 	return strings.ToValidUTF8(strings.ReplaceAll(string(t.b), "\r\n", "\n"), "?")
 }
 
-// find returns QEMU's path.
-func find() (string, error) {
+// QEMU returns its path. The error is an *Error.
+func QEMU() (string, error) {
+	if runtime.GOARCH != "amd64" { // this program is the guest's first process
+		return "", &Error{Kind: ErrHost, Err: errors.New("guests are for x86-64, and this is " + runtime.GOARCH), Remedy: "run it on an x86-64 machine"}
+	}
 	path, err := exec.LookPath(qemuProgram)
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return "", &Error{Kind: ErrQEMU, Err: err, Remedy: "apt-get install --no-install-recommends qemu-system-x86, as root; or make guest"}

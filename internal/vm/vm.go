@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -165,10 +164,7 @@ func Run(ctx context.Context, c Config) (int, error) {
 
 // boot starts guests until one says hello.
 func boot(ctx context.Context, c *Config) (*machine, error) {
-	if runtime.GOARCH != "amd64" { // this program is the guest's first process
-		return nil, &Error{Kind: ErrHost, Err: errors.New("guests are for x86-64, and this is " + runtime.GOARCH), Remedy: "run it on an x86-64 machine"}
-	}
-	qemu, err := find()
+	qemu, err := QEMU()
 	if err != nil {
 		return nil, err
 	}
