@@ -234,11 +234,15 @@ func (s *solver) result(F, G, f, g []int8) bool {
 		}
 		m.transform(t[i])
 	}
-	f0, g0, F0, G0 := t[0], t[1], t[2], t[3]
-	for i := range f0 {
-		f0[i] = m.sub(m.mul(f0[i], G0[i]), m.mul(g0[i], F0[i]))
+	return m.differByQ(t[0], t[1], t[2], t[3]) && wrong == 0
+}
+
+// differByQ reports whether fG - gF = q; all four are transformed.
+func (r *ring) differByQ(f, g, F, G []uint64) bool {
+	wrong := uint64(0)
+	for i := range f {
 		// q transformed is q everywhere.
-		wrong |= m.montgomery(f0[i]) ^ q
+		wrong |= r.montgomery(r.sub(r.mul(f[i], G[i]), r.mul(g[i], F[i]))) ^ q
 	}
 	return wrong == 0
 }

@@ -41,21 +41,18 @@ func (k *PrivateKey) complete() error {
 }
 
 // solvesNTRU reports whether fG - gF = q modulo x^n + 1, over the integers: modulo q alone would admit keys with which
-// signing fails. Of a sum of 2n products no intermediate value is over 2*1024*127^2 < 2^26.
+// signing fails. No coefficient of it is over 2*1024*128^2 < 2^26, so that one prime of key generation's says it.
 func solvesNTRU(f, g, F, G []int8) bool {
+	var work [5][1024]uint64
+	defer clear(work[:])
 	n := len(f)
-	var sums [2 * 1024]int32
-	defer clear(sums[:])
-	for i := range n {
-		a, b := int32(f[i]), int32(g[i])
-		row := sums[i : i+n]
-		for j := range row {
-			row[j] += a*int32(G[j]) - b*int32(F[j])
+	r := ring{roots: work[4][:n]}
+	r.set(&primes[0])
+	for i, x := range [4][]int8{f, g, F, G} {
+		for j, c := range x {
+			work[i][j] = r.reduceInt(int64(c))
 		}
+		r.transform(work[i][:n])
 	}
-	wrong := sums[0] - sums[n] - q
-	for i := 1; i < n; i++ {
-		wrong |= sums[i] - sums[i+n]
-	}
-	return wrong == 0
+	return r.differByQ(work[0][:n], work[1][:n], work[2][:n], work[3][:n])
 }
