@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"pqlab/internal/xfrmnl"
@@ -97,22 +96,4 @@ func amount(n uint64) string {
 		return "0"
 	}
 	return strconv.FormatUint(n, 10)
-}
-
-// text is a message as it would stand in swanctl.conf, for people.
-func text(m *vici.Message, indent string) string {
-	var b strings.Builder
-	for k, v := range m.Values() {
-		fmt.Fprintf(&b, "%s%s = %s\n", indent, k, v)
-	}
-	for k, items := range m.Lists() {
-		if k == "pubkeys" {
-			items = []string{"(raw Ed25519 key)"}
-		}
-		fmt.Fprintf(&b, "%s%s = %s\n", indent, k, strings.Join(items, ","))
-	}
-	for k, s := range m.Sections() {
-		fmt.Fprintf(&b, "%s%s {\n%s%s}\n", indent, k, text(s, indent+"  "), indent)
-	}
-	return b.String()
 }
