@@ -64,7 +64,7 @@ type Exchange struct {
 // Event is one thing that happened to a tunnel.
 type Event struct {
 	ipsec.Event
-	Exchange Exchange // of Established and Rekeyed
+	Exchange Exchange // of Established, and without bytes of Rekeyed
 }
 
 // Daemon is a charon that keys the tunnels of one node. Its methods may be called from any goroutine.

@@ -121,7 +121,8 @@ func (p *process) prepare(i Installation) (*net.UnixConn, error) {
 	if i.Root != "" { // the paths of its libraries and plugins are built in
 		lower := filepath.Join(i.Root, "usr")
 		if err := unix.Mount("overlay", "/usr", "overlay", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "lowerdir="+escape(lower)+":/usr"); err != nil {
-			return nil, fmt.Errorf("%s over /usr (overlayfs, CONFIG_OVERLAY_FS; installing strongSwan would do without): %w", lower, err)
+			return nil, fmt.Errorf("%s over /usr by overlayfs (CONFIG_OVERLAY_FS; and an ordinary user may not where something is mounted below /usr; "+
+				"root may, and an installed strongSwan does without): %w: %w", lower, errors.ErrUnsupported, err)
 		}
 	}
 	if err := unix.Mount("tmpfs", runDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=1m,mode=700"); err != nil {
