@@ -23,15 +23,15 @@ func Specs(e testlab.Env) {
 		downgrades()
 		lengths()
 		stalls()
-		crowds()
 		relays()
 		secrets()
 		stranger(e)
 	})
-	// Thousands of exchanges that no kernel takes part in.
+	// Thousands of exchanges and connections, which no kernel's IPsec takes part in.
 	Describe("the handshake", Label("emu"), func() {
 		e.Guard()
 		flips()
 		cuts()
+		crowds()
 	})
 }
