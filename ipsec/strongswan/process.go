@@ -74,8 +74,7 @@ const replayWindow = 4096
 func start(ctx context.Context, i Installation) (*process, error) {
 	p := &process{calls: make(chan func()), done: make(chan struct{}), log: new(logbook)}
 	ready := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good: it is in another mount namespace, and charon dies with it
+	go ownThread(func() {
 		notified, err := p.prepare(i)
 		if err == nil {
 			err = p.fork(i)
@@ -93,7 +92,7 @@ func start(ctx context.Context, i Installation) (*process, error) {
 				return
 			}
 		}
-	}()
+	})
 	if err := <-ready; err != nil {
 		if p.child != nil {
 			err = errors.Join(err, p.stop(0))
@@ -101,6 +100,23 @@ func start(ctx context.Context, i Installation) (*process, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// ownThread runs f in a thread that ends with it: it goes to another mount namespace, and charon dies with it. The main
+// thread cannot end, and stands for the process in /proc; where the goroutine is in that, it is kept until f has another.
+func ownThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	begun := make(chan struct{})
+	go ownThread(func() {
+		close(begun)
+		f()
+	})
+	<-begun
+	runtime.UnlockOSThread()
 }
 
 func closeIf(c *net.UnixConn) error {
