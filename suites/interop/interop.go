@@ -5,6 +5,7 @@ package interop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -185,6 +186,15 @@ func (r *rig) refusedNothing(ctx context.Context) {
 	}
 	Expect(others).To(BeEmpty(), "xfrm_stat of the gateway's end")
 	r.calm(r.events.All())
+}
+
+// tells is what both ends have refused, for the message of a failure.
+func (r *rig) tells() string {
+	GinkgoHelper()
+	ctx, cancel := context.WithTimeout(context.Background(), testlab.Patience(3*time.Second))
+	defer cancel()
+	a, b := r.state(ctx, r.gateway).Drops, r.state(ctx, r.kernel).Drops
+	return fmt.Sprintf("gateway %+v; kernel %+v, by its xfrm_stat %v", a, b, r.statistics(r.kernel))
 }
 
 // statistics are what the kernel's IPsec has refused in a node since it is there.

@@ -86,11 +86,7 @@ func marks(rig func() *rig, v6 bool) {
 // arrives reads the next datagram, which is to be this one with this TOS or traffic class.
 func (s socket) arrives(payload []byte, tos byte) {
 	GinkgoHelper()
-	buf, control := make([]byte, 200), make([]byte, 64)
-	n, nc, _, _, err := s.ReadMsgUDPAddrPort(buf, control)
-	Expect(err).NotTo(HaveOccurred())
-	Expect(buf[:n]).To(Equal(payload))
-	messages, err := unix.ParseSocketControlMessage(control[:nc])
+	messages, err := unix.ParseSocketControlMessage(s.receive(payload, make([]byte, 64)))
 	Expect(err).NotTo(HaveOccurred())
 	Expect(messages).To(HaveLen(1))
 	got := messages[0].Data[0]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -25,7 +26,8 @@ type way struct {
 // socket is a UDP socket of a spec in a node.
 type socket struct {
 	*net.UDPConn
-	at netip.AddrPort
+	at  netip.AddrPort
+	rig *rig
 }
 
 // ways are the two directions between the hosts, or between the ends themselves where they are hosts.
@@ -42,7 +44,7 @@ func (r *rig) behind(ctx context.Context, end string, v6 bool) socket {
 	GinkgoHelper()
 	at := netip.AddrPortFrom(r.protected(end, v6), 0)
 	c := testlab.Listen(ctx, r.Lab, r.host(end), at)
-	return socket{c, c.LocalAddr().(*net.UDPAddr).AddrPort()}
+	return socket{c, c.LocalAddr().(*net.UDPAddr).AddrPort(), r}
 }
 
 // host is the node whose traffic an end protects.
@@ -79,12 +81,22 @@ func (s socket) send(to socket, payload []byte) {
 // expect reads the next datagram, which is to be this one.
 func (s socket) expect(payload []byte) {
 	GinkgoHelper()
+	s.receive(payload, nil)
+}
+
+// receive is expect, and gives what the kernel says beside the datagram as far as control has room.
+func (s socket) receive(payload, control []byte) []byte {
+	GinkgoHelper()
+	Expect(s.SetReadDeadline(time.Now().Add(testlab.Patience(3 * time.Second)))).To(Succeed())
 	buf := make([]byte, 1<<16)
-	n, err := s.Read(buf)
-	Expect(err).NotTo(HaveOccurred())
+	n, nc, _, _, err := s.ReadMsgUDPAddrPort(buf, control)
+	if err != nil {
+		Fail(fmt.Sprintf("%v; refused until now: %s", err, s.rig.tells()))
+	}
 	if got := buf[:n]; string(got) != string(payload) {
 		Fail(fmt.Sprintf("received %d bytes %.64q, not %d bytes %.64q", len(got), got, len(payload), payload))
 	}
+	return control[:nc]
 }
 
 // set sets an option of the address family's.
