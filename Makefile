@@ -5,7 +5,7 @@ GO ?= go
 noble = pqc/falcon/noble
 installed = $(noble)/node_modules/.package-lock.json
 
-.PHONY: demo test testvm floats lint bench kills fuzz guest build clean
+.PHONY: demo test testvm floats lint bench kills fuzz guest tshark build clean
 
 ## demo: one lab from topology to rekeying ESP traffic, measured; the report is out/demo/index.html
 demo: build
@@ -13,7 +13,7 @@ demo: build
 
 ## test: lint, every test with the race detector, and every claim as a user verifies it, here and in a guest kernel; what was
 ## skipped says why
-test: lint build guest $(installed)
+test: lint build guest tshark $(installed)
 	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
 	$(MAKE) --no-print-directory floats
 	bin/pqlab test
@@ -74,6 +74,15 @@ guest: build
 	fi
 	@bin/pqlab vm fetch || { [ "$$(id -u)" = 0 ] && apt-get update -q && bin/pqlab vm fetch; } || echo "guest: no kernel; what needs a guest will be skipped" >&2
 	@bin/pqlab vm fetch --strongswan || echo "guest: no strongSwan; what compares with it will be skipped" >&2
+
+## tshark: Wireshark's reader, which the tests hold captures against; without it they are skipped, and say so
+tshark:
+	@command -v tshark >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		export DEBIAN_FRONTEND=noninteractive; install="apt-get install -y -q --no-install-recommends tshark"; \
+		$$install || { apt-get update -q && $$install; } || echo "tshark could not be installed" >&2; \
+	else \
+		echo "no tshark here; as root on Debian: apt-get install --no-install-recommends tshark" >&2; \
+	fi
 
 # Without cgo the program is static, and starts in a guest's first files without any other.
 build:
