@@ -243,6 +243,14 @@ func (d *Daemon) expired(m xfrmnl.Expire) {
 	}
 	if t.trigger == "" && (m.SPI == t.in || m.SPI == t.out) {
 		_ = d.begin(t, trigger) // its bytes are not known then
+		// What the SA had carried is in the message; since then it may have carried more.
+		if s := m.State; m.SPI == t.out {
+			s.Out = s.Packets // of which the message says nothing: each packet had one
+			t.usage.Out = xfrm.Counted(s, true)
+		} else {
+			s.In = t.usage.In.Seq
+			t.usage.In = xfrm.Counted(s, false)
+		}
 	}
 }
 
