@@ -36,17 +36,17 @@ func TestMedian(t *testing.T) {
 	t.Parallel()
 	for want, values := range map[float64][]float64{0: nil, 7: {7}, 2: {3, 1, 2}, 3: {4, 1, 2, 3}} {
 		var labs []Lab
-		var runs Tunnel
+		var runs []Throughput
 		for _, v := range values {
 			labs = append(labs, Lab{Up: -v, Down: v})
-			runs.Runs = append(runs.Runs, Throughput{Streams: 4, Plain: v, Encrypted: v + 1}, Throughput{Streams: 1, Plain: 100})
+			runs = append(runs, Throughput{Streams: 4, Plain: v, OfHandMade: v + 1}, Throughput{Streams: 1, Plain: 100})
 		}
 		if got := Median(labs, func(l Lab) float64 { return l.Down }); got != want {
 			t.Errorf("median of %v: %v", values, got)
 		}
-		plain, encrypted := runs.Median(4)
-		if plain != want || len(values) > 0 && encrypted != want+1 {
-			t.Errorf("medians of %v: %v, %v", values, plain, encrypted)
+		got := medians(runs, []int{4})[0]
+		if got.Streams != 4 || got.Plain != want || len(values) > 0 && got.OfHandMade != want+1 || got.Encrypted != 0 {
+			t.Errorf("medians of %v: %+v", values, got)
 		}
 	}
 }
@@ -70,7 +70,7 @@ func TestUpDown(t *testing.T) {
 func TestMeasureTunnel(t *testing.T) {
 	owner.Check(t)
 	var told []string
-	got, err := MeasureTunnel(t.Context(), []int{1, 2}, 2, 100*time.Millisecond, lab.Options{Shaper: "none"}, func(s string) { told = append(told, s) })
+	got, err := MeasureTunnel(t.Context(), []int{1, 2}, 2, 100*time.Millisecond, lab.Options{Shaper: "none", Dataplane: "gateway"}, func(s string) { told = append(told, s) })
 	if err != nil {
 		t.Fatal(err)
 	}

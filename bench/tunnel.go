@@ -3,94 +3,186 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"pqlab/lab"
+	"pqlab/probe"
 	"pqlab/topology"
 )
 
-// Tunnel is the throughput of the pair lab with its tunnel and without.
+// Tunnel is the throughput of the pair lab without its tunnel, with it, and with one that is made by hand.
 type Tunnel struct {
-	Dataplane string       `json:"dataplane"`
-	Shaper    string       `json:"shaper"`
-	Runs      []Throughput `json:"runs"`
+	Dataplane string `json:"dataplane"`
+	Shaper    string `json:"shaper"`
+	// Caveat says what the figures must not be taken for; empty where they may be taken for the machine's.
+	Caveat string `json:"caveat,omitempty"`
+	// HandMadeMissing is why no tunnel was made by hand; empty with a dataplane that cannot be made by hand.
+	HandMadeMissing string       `json:"hand_made_missing,omitempty"`
+	Runs            []Throughput `json:"runs"`
+	Medians         []Throughput `json:"medians"` // of each field, by number of streams
 }
 
-// Throughput of one run, in bit/s of TCP payload.
+// Throughput of one run, in bit/s of TCP payload. What was made by hand is 0 where that was not measured.
 type Throughput struct {
-	Streams   int     `json:"streams"`
-	Plain     float64 `json:"plain_bits_per_second"`
-	Encrypted float64 `json:"tunnel_bits_per_second"`
+	Streams    int     `json:"streams"`
+	Plain      float64 `json:"plain_bits_per_second"`
+	Encrypted  float64 `json:"tunnel_bits_per_second"`
+	OfPlain    float64 `json:"of_plain"` // what the tunnel leaves of it
+	HandMade   float64 `json:"hand_made_bits_per_second,omitempty"`
+	OfHandMade float64 `json:"of_hand_made,omitempty"` // the tunnel beside the one made by hand
 }
 
-// Median of the runs with so many streams.
-func (t Tunnel) Median(streams int) (plain, encrypted float64) {
-	var p, e []float64
-	for _, r := range t.Runs {
-		if r.Streams == streams {
-			p, e = append(p, r.Plain), append(e, r.Encrypted)
+// GoalHandMade is the least part of a hand-made tunnel's throughput that the kernel's dataplane is meant to reach.
+const GoalHandMade = 0.97
+
+// medians of runs by number of streams.
+func medians(runs []Throughput, streams []int) (all []Throughput) {
+	for _, n := range streams {
+		of := func(f func(Throughput) float64) float64 {
+			var values []float64
+			for _, r := range runs {
+				if v := f(r); r.Streams == n && v != 0 {
+					values = append(values, v)
+				}
+			}
+			return median(values)
+		}
+		all = append(all, Throughput{
+			Streams: n,
+			Plain:   of(func(r Throughput) float64 { return r.Plain }), Encrypted: of(func(r Throughput) float64 { return r.Encrypted }),
+			OfPlain:  of(func(r Throughput) float64 { return r.OfPlain }),
+			HandMade: of(func(r Throughput) float64 { return r.HandMade }), OfHandMade: of(func(r Throughput) float64 { return r.OfHandMade }),
+		})
+	}
+	return all
+}
+
+// way is a pair lab that is up, with or without a tunnel.
+type way struct {
+	name string
+	lab  *lab.Lab
+	hand *hand // nil unless its tunnel is made by hand
+}
+
+// Names of the ways.
+const (
+	plain    = "plain"
+	tunnel   = "tunnel"
+	handMade = "tunnel made by hand"
+)
+
+// MeasureTunnel sends TCP through pair labs for d each, in turns: without a tunnel, with it, and, where the kernel's
+// dataplane carries it, with one like it that iproute2 has made. The labs are up together.
+func MeasureTunnel(ctx context.Context, streams []int, runs int, d time.Duration, o lab.Options, progress func(string)) (_ Tunnel, err error) {
+	out := Tunnel{Caveat: caveat()}
+	o.Log = os.Stderr
+	var ways []*way
+	defer func() {
+		for _, w := range ways {
+			err = errors.Join(err, w.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	names := []string{plain, tunnel}
+	plane, err := probe.Dataplane(o.Dataplane)
+	if err != nil {
+		return out, err
+	}
+	if plane.Name == probe.XFRM {
+		names = append(names, handMade)
+	}
+	for _, name := range names {
+		w, err := open(ctx, name, streams, o, strings.HasSuffix(out.Dataplane, "/interface"))
+		var missing *handError
+		if errors.As(err, &missing) {
+			out.HandMadeMissing = missing.Error()
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		ways = append(ways, w)
+		if name == tunnel {
+			state, err := w.lab.Tunnel("ab").State(ctx, "a")
+			if err != nil {
+				return out, err
+			}
+			out.Shaper, out.Dataplane = w.lab.ShapedBy(), state.Dataplane
 		}
 	}
-	if len(p) == 0 {
-		return 0, 0
-	}
-	slices.Sort(p)
-	slices.Sort(e)
-	return p[len(p)/2], e[len(e)/2]
-}
 
-// MeasureTunnel sends TCP through the pair lab, with and without its tunnel in turns, for d each.
-func MeasureTunnel(ctx context.Context, streams []int, runs int, d time.Duration, o lab.Options, progress func(string)) (Tunnel, error) {
-	var out Tunnel
+	turns := slices.Clone(ways)
 	for range runs {
-		for _, n := range streams {
-			r := Throughput{Streams: n}
-			for _, tunnelled := range []bool{false, true} {
-				progress(map[bool]string{false: "plain", true: "tunnel"}[tunnelled])
-				rate, err := throughput(ctx, n, tunnelled, d, o, &out)
-				if err != nil {
+		for i, n := range streams {
+			rates := map[string]float64{}
+			for _, w := range turns {
+				progress(fmt.Sprintf("%s, %d at a time", w.name, n))
+				if rates[w.name], err = w.send(ctx, i, d); err != nil {
 					return out, err
 				}
-				if tunnelled {
-					r.Encrypted = rate
-				} else {
-					r.Plain = rate
-				}
+			}
+			r := Throughput{
+				Streams: n, Plain: rates[plain], Encrypted: rates[tunnel], OfPlain: rates[tunnel] / rates[plain], HandMade: rates[handMade],
+			}
+			if r.HandMade > 0 {
+				r.OfHandMade = r.Encrypted / r.HandMade
 			}
 			out.Runs = append(out.Runs, r)
 		}
+		slices.Reverse(turns) // so that a machine that grows slower favours nobody
 	}
+	out.Medians = medians(out.Runs, streams)
 	return out, nil
 }
 
-func throughput(ctx context.Context, streams int, tunnelled bool, d time.Duration, o lab.Options, out *Tunnel) (_ float64, err error) {
-	b := topology.New("pair").Host("a").Host("b").Fibre("a", "b")
-	if tunnelled {
-		b = b.Tunnel("ab", "a", "b")
+// open makes the lab of a way, with a flow for each number of streams. iface says that a tunnel by hand gets an interface. A
+// *handError says that none can be made by hand here.
+func open(ctx context.Context, name string, streams []int, o lab.Options, iface bool) (_ *way, err error) {
+	b := topology.New("pair").Host("a").Host("b").Fibre("a", "b").Tunnel("ab", "a", "b")
+	for _, n := range streams {
+		b = b.TCP("a", "b", topology.Name(fmt.Sprintf("tcp%d", n)), topology.Streams(n))
 	}
-	p, err := b.TCP("a", "b", topology.Streams(streams)).Plan()
+	p, err := b.Plan()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	o.Log = os.Stderr
-	l, err := lab.Up(ctx, p, o)
-	if err != nil {
-		return 0, err
+	planned := p.Tunnels[0]
+	if name != tunnel { // all else stays as it is, addresses and routes too
+		p.Tunnels = nil
 	}
-	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
-	out.Shaper = l.ShapedBy()
-	if tunnelled {
-		if _, err := l.Tunnel("ab").Establish(ctx); err != nil {
-			return 0, err
-		}
-		state, err := l.Tunnel("ab").State(ctx, "a")
+	w := &way{name: name}
+	if w.lab, err = lab.Up(ctx, p, o); err != nil {
+		return nil, err
+	}
+	defer func() {
 		if err != nil {
-			return 0, err
+			err = errors.Join(err, w.close(context.WithoutCancel(ctx)))
 		}
-		out.Dataplane = state.Dataplane
+	}()
+	switch name {
+	case tunnel:
+		_, err = w.lab.Tunnel("ab").Establish(ctx)
+	case handMade:
+		w.hand, err = makeByHand(ctx, w.lab, planned, iface)
 	}
-	r, err := l.Send(ctx, p.Traffic[0], d)
+	return w, err
+}
+
+// send measures one flow of the way, in bit/s.
+func (w *way) send(ctx context.Context, flow int, d time.Duration) (float64, error) {
+	if w.hand != nil {
+		return w.hand.send(ctx, w.lab.Plan.Traffic[flow], d)
+	}
+	r, err := w.lab.Send(ctx, w.lab.Plan.Traffic[flow], d)
 	return r.BitsPerSecond, err
+}
+
+func (w *way) close(ctx context.Context) error {
+	if w.hand != nil {
+		w.hand.close()
+	}
+	return w.lab.Down(ctx)
 }

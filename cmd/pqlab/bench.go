@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +12,7 @@ import (
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure how fast pqlab is"}
 	group(c)
-	c.AddCommand(newBenchLabs(), newBenchTunnel(), newBenchCrypto(), newBenchExchange())
+	c.AddCommand(newBenchLabs(), newBenchTunnel(), newBenchSAs(), newBenchCrypto(), newBenchExchange())
 	return c
 }
 
@@ -80,48 +79,6 @@ func newBenchLabs() *cobra.Command {
 			rss := bench.Median(out.Chain, func(l bench.Lab) float64 { return float64(l.RSS) })
 			goal("chain's memory", rss/(1<<20), bench.GoalChainRSS/(1<<20), "MiB")
 		}
-		return nil
-	}
-	return c
-}
-
-func newBenchTunnel() *cobra.Command {
-	c := &cobra.Command{
-		Use: "tunnel", Short: "Measure TCP through the pair's tunnel, beside the same lab without it", Args: args(cobra.NoArgs),
-	}
-	asJSON := jsonFlag(c)
-	runs := c.Flags().Int("runs", 3, "of each, in turns")
-	duration := c.Flags().Duration("duration", 3*time.Second, "of each run")
-	labs := addLabFlags(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if *runs < 1 || *duration <= 0 {
-			return usageError{fmt.Errorf("--runs %d --duration %v: want at least one run of more than 0", *runs, *duration)}
-		}
-		if err := rootless.Enter(); err != nil {
-			return err
-		}
-		shown := newProgress(*asJSON)
-		streams := []int{1, 4}
-		out, err := bench.MeasureTunnel(c.Context(), streams, *runs, *duration, labs.options(), shown.show)
-		shown.done()
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(c.OutOrStdout(), out)
-		}
-		rows := [][]string{{"STREAMS", "PLAIN", "TUNNEL", "RATIO"}}
-		for _, n := range streams {
-			plain, encrypted := out.Median(n)
-			rows = append(rows, []string{
-				fmt.Sprint(n), fmt.Sprintf("%.2f Gbit/s", plain/1e9), fmt.Sprintf("%.2f Gbit/s", encrypted/1e9),
-				fmt.Sprintf("%.2f", encrypted/plain),
-			})
-		}
-		if err := table(c.OutOrStdout(), rows...); err != nil {
-			return err
-		}
-		fmt.Fprintf(c.OutOrStdout(), "dataplane %s, shaper %s, medians of %d runs\n", out.Dataplane, out.Shaper, *runs)
 		return nil
 	}
 	return c
