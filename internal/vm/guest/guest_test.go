@@ -80,6 +80,9 @@ func converse(t *testing.T, c channel.Command) *conversation {
 	theirs.Close()
 	t.Cleanup(func() {
 		ours.Close()
+		if t.Failed() {
+			_ = cmd.Process.Kill() // it may be waiting for a command that waits for it
+		}
 		if err := cmd.Wait(); err != nil && !t.Failed() {
 			t.Errorf("the guest's side: %v: %s", err, &diagnostics)
 		}
@@ -194,7 +197,7 @@ func TestOutput(t *testing.T) {
 func TestLastWords(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	const size = chunk + 50_000 // of which one chunk waits for the host, and the rest in the pipe
+	const size = 60_000 // at most one chunk of it waits for the host, the rest in the pipe, which could hold all
 	c := sh(fmt.Sprintf("head -c %d /dev/zero; echo $$ > new; mv new pid", size))
 	c.Dir = dir
 	v := converse(t, c)
