@@ -87,7 +87,8 @@ func failures(e testlab.Env) {
 		Expect(l.Down(ctx)).To(Succeed())
 
 		called := 0
-		for _, moment := range append(moments(kills(), took), 0) {
+		for _, part := range append(moments(kills()), 0) {
+			moment := time.Duration(part * float64(took))
 			up, cancel := context.WithTimeout(ctx, moment)
 			l, err := lab.Up(up, plan, e.Lab)
 			if err != nil {

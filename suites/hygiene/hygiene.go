@@ -58,13 +58,13 @@ func kills() int {
 // fewer is for specs beside the plainest one.
 func fewer(kills int) int { return max(fewKills, kills/2+1) }
 
-// moments returns n random moments from the start to a little after the end of something that takes that long, one in
-// each n-th of it. They follow from Ginkgo's seed.
-func moments(n int, long time.Duration) []time.Duration {
+// moments returns n random moments from the start to a little after the end of something that takes 1, one in each n-th of
+// it. They follow from Ginkgo's seed.
+func moments(n int) []float64 {
 	r := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), uint64(n)))
-	all := make([]time.Duration, n)
+	all := make([]float64, n)
 	for i := range all {
-		all[i] = time.Duration((float64(i) + r.Float64()) / float64(n) * 1.05 * float64(long))
+		all[i] = (float64(i) + r.Float64()) / float64(n) * 1.05
 	}
 	return all
 }
