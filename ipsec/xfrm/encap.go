@@ -18,13 +18,12 @@ type encap struct {
 	users int // tunnels
 }
 
-// openEncap opens a socket in the namespace of the calling thread.
-func openEncap(local netip.Addr) (*encap, error) {
+// openEncap opens a socket in the namespace of the calling thread. One with a peer receives what comes from it, before
+// one without. To such a socket the kernel remembers the way of received packets, which is two lookups of routes and
+// rules for each packet otherwise.
+func openEncap(local, peer netip.Addr) (*encap, error) {
 	fam := unix.AF_INET
-	var to unix.Sockaddr = &unix.SockaddrInet6{Port: ipsec.UDPPort, Addr: local.As16()}
-	if local.Is4() {
-		to = &unix.SockaddrInet4{Port: ipsec.UDPPort, Addr: local.As4()}
-	} else {
+	if !local.Is4() {
 		fam = unix.AF_INET6
 	}
 	name := netip.AddrPortFrom(local, ipsec.UDPPort)
@@ -37,14 +36,25 @@ func openEncap(local netip.Addr) (*encap, error) {
 	}
 	err = errors.Join(err,
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1),
-		os.NewSyscallError("bind", unix.Bind(fd, to)),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		os.NewSyscallError("bind", unix.Bind(fd, sockaddr(local))),
 		// Last: from here on the kernel takes ESP out of it.
 		os.NewSyscallError("UDP_ENCAP", unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_ENCAP, unix.UDP_ENCAP_ESPINUDP)),
 	)
+	if err == nil && peer.IsValid() {
+		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(peer)))
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("outer socket %v: %w", name, err), unix.Close(fd))
 	}
 	return &encap{fd: fd}, nil
+}
+
+func sockaddr(a netip.Addr) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: ipsec.UDPPort, Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Port: ipsec.UDPPort, Addr: a.As16()}
 }
 
 func (e *encap) close() error { return unix.Close(e.fd) }

@@ -143,8 +143,8 @@ func (d *Dataplane) open(probe func(*xfrmnl.Conn, bool) error) (err error) {
 			return err
 		}
 	}
-	if d.link != nil {
-		exempt = append(exempt, plaintext.Through(d.link.Attrs().Index))
+	if d.link != nil { // first: each packet passes the filter up to three times, and it is the cheaper one to ask
+		exempt = []plaintext.Exempt{plaintext.Through(d.link.Attrs().Index), plaintext.Kernel()}
 	}
 	if d.filter, err = plaintext.New(filterTable, exempt...); err != nil {
 		return err
@@ -264,7 +264,8 @@ type tunnel struct {
 	source   map[int]netip.Addr
 	inbound  map[uint32]*sa
 	outbound map[uint32]*sa
-	out      *sa // protects what leaves; nil is none
+	out      *sa    // protects what leaves; nil is none
+	fromPeer *encap // receives the peer's packets sooner; nil where the socket of the address has to
 	drops    ipsec.Drops
 }
 
@@ -372,12 +373,14 @@ func (d *Dataplane) install(t *tunnel) (err error) {
 	}
 	socket := d.sockets[t.policy.Src]
 	if socket == nil {
-		if err := d.inside(func() (err error) { socket, err = openEncap(t.policy.Src); return err }); err != nil {
+		if err := d.inside(func() (err error) { socket, err = openEncap(t.policy.Src, netip.Addr{}); return err }); err != nil {
 			return err
 		}
 		d.sockets[t.policy.Src] = socket
 	}
 	socket.users++
+	// There may be no way to the peer yet, and what it sends is received all the same.
+	_ = d.inside(func() (err error) { t.fromPeer, err = openEncap(t.policy.Src, t.policy.Dst); return err })
 	return nil
 }
 
@@ -434,6 +437,10 @@ func (d *Dataplane) remove(t *tunnel) error {
 	errs = append(errs, d.routes.Sync(d.steered()))
 	if d.filter.Has(t.policy.Tunnel) {
 		errs = append(errs, d.filter.Remove(t.policy.Tunnel))
+	}
+	if t.fromPeer != nil {
+		errs = append(errs, t.fromPeer.close())
+		t.fromPeer = nil
 	}
 	if s := d.sockets[t.policy.Src]; s != nil && t.policy.Encapsulation == ipsec.UDP {
 		if s.users--; s.users <= 0 {
