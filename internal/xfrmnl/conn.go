@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,7 @@ type Conn struct {
 	fd   int
 	seq  uint32
 	read []byte
+	warm bool // see Warm
 }
 
 // patience is how long the kernel may take to answer, which it does at once but for loading a module.
@@ -105,17 +107,17 @@ func (c *Conn) do(kind uint16, flags uint16, payload []byte, answer func([]byte)
 	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags)
 	binary.NativeEndian.PutUint32(request[8:], c.seq)
 	request = append(request, payload...)
-	if err := unix.Sendto(c.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto", err)
+	if err := c.send(request); err != nil {
+		return os.NewSyscallError("write", err)
 	}
 	var failed error
 	for {
-		n, _, err := unix.Recvfrom(c.fd, c.read, 0)
+		n, err := unix.Read(c.fd, c.read)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return os.NewSyscallError("recvfrom", err)
+			return os.NewSyscallError("read", err)
 		}
 		done, err := c.answers(c.read[:n], answer)
 		clear(c.read[:n])
@@ -124,6 +126,28 @@ func (c *Conn) do(kind uint16, flags uint16, payload []byte, answer func([]byte)
 			return failed
 		}
 	}
+}
+
+// Warm says that the kernel has loaded all modules that later requests take, because SAs like theirs have been installed.
+// Such requests take it less than a millisecond, in which Go's scheduler need not step in: where there is one processor,
+// it would take that away from whoever is in the kernel for 20 µs, and give it back, which takes as long as an SA does.
+func (c *Conn) Warm() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.warm = true
+}
+
+// send hands a request to the kernel, which does what it asks for before this returns.
+func (c *Conn) send(request []byte) error {
+	if !c.warm {
+		_, err := unix.Write(c.fd, request)
+		return err
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&request[0])), uintptr(len(request)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // answers handles one datagram, and says whether it held the acknowledgement.

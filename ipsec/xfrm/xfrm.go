@@ -127,6 +127,7 @@ func (d *Dataplane) open(probe func(*xfrmnl.Conn, bool) error) (err error) {
 	if err := probe(d.conn, d.directions); err != nil {
 		return err
 	}
+	d.conn.Warm()
 	if d.stat, err = openStatistics(); err != nil {
 		return err
 	}
