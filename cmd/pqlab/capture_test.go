@@ -130,7 +130,7 @@ func TestCaptureDecrypted(t *testing.T) {
 		t.Fatalf("%v: %s", err, &diagnostics)
 	}
 	r := parse[run.Record](t, out.String())
-	if r.Ended != "interrupted" || r.Links != 1 || r.Ends != 2 || r.Sessions != 2 || r.SAs != 4 || r.Dropped != 0 || r.Unordered != 0 ||
+	if r.Ended != "interrupted" || r.Links != 1 || r.Ends != 2 || r.Sessions != 2 || r.SAs != 4 || r.Dropped != 0 ||
 		!slices.Equal(r.Files, []string{file}) || r.Table != config {
 		t.Errorf("%+v", r)
 	}
@@ -156,6 +156,9 @@ func TestCaptureDecrypted(t *testing.T) {
 		}
 		filter := "esp && udp.dstport == 9 && !icmp && data.data == " + colons(p)
 		rows := tshark(t, config, file, filter, "frame.interface_name", "esp.spi", "ip.src", "data.data")
+		if r.Unordered > 0 {
+			slices.SortFunc(rows, slices.Compare)
+		}
 		if len(rows) != 2 || rows[0][0] != "a:fib0" || rows[1][0] != "b:fib0" || rows[0][1] != rows[1][1] || rows[0][2] != "10.255.0.1" || rows[0][3] != hex.EncodeToString([]byte(p)) {
 			t.Fatalf("payload %d: tshark finds %q", i, rows)
 		}
@@ -173,7 +176,10 @@ func TestCaptureDecrypted(t *testing.T) {
 	for _, row := range tshark(t, nowhere, file, "tls && data", "tcp.stream", "data.data") {
 		messages[row[0]] = append(messages[row[0]], row[1])
 	}
-	if len(messages) != 2 {
+	if r.Unordered > 0 { // tshark follows no stream that is out of order
+		t.Logf("%d packets are out of order: what tshark makes of the exchanges is not looked at", r.Unordered)
+		messages = nil
+	} else if len(messages) != 2 {
 		t.Errorf("%d exchanges are decrypted, want 2", len(messages))
 	}
 	for stream, all := range messages {
@@ -288,10 +294,10 @@ func TestRunCaptureDecrypted(t *testing.T) {
 name: loaded
 nodes: [{name: a, kind: host}, {name: b, kind: host}]
 links: [{name: a-b, kind: fibre, a: a, b: b}]
-tunnels: [{name: ab, a: a, b: b, dataplane: gateway, rekey: {packets: 200}}]
+tunnels: [{name: ab, a: a, b: b, dataplane: gateway, rekey: {packets: 300}}]
 traffic:
-  - {from: a, to: b, proto: udp, rate: 16Mbit/s, frame_size: 800, duration: 400ms}
-  - {from: a, to: b, proto: tcp, duration: 20ms}
+  - {from: a, to: b, proto: udp, rate: 4Mbit/s, frame_size: 800, duration: 1600ms}
+  - {from: a, to: b, proto: tcp, rate: 4Mbit/s, duration: 100ms}
 `)
 	r := pqlab(t, "run", lab, "--capture", dir, "--export-keys", "--json")
 	if r.code != exitOK {
@@ -311,18 +317,24 @@ traffic:
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := tshark(t, config, file, "esp", "frame.number")
-	if len(all) < 1600 || len(openESP(t, raw, config)) != len(all) {
-		t.Errorf("%d ESP packets, of which the keys open %d", len(all), len(openESP(t, raw, config)))
+	udp := slices.IndexFunc(result.Traffic, func(f report.Flow) bool { return f.Proto == "udp" })
+	if udp < 0 || result.Traffic[udp].Received == 0 || result.Captures[0].Dropped > 0 {
+		t.Fatalf("traffic %+v, captures %+v", result.Traffic, result.Captures)
+	}
+	all, arrived := tshark(t, config, file, "esp", "frame.number"), int(result.Traffic[udp].Received)
+	if opened := len(openESP(t, raw, config)); len(all) <= 2*arrived || opened != len(all) {
+		t.Errorf("%d ESP packets for %d of UDP and those of TCP, seen twice, of which the keys open %d", len(all), arrived, opened)
 	}
 	if rows := tshark(t, config, file, "esp && !(esp.protocol == 4)", "frame.number"); len(rows) != 0 {
 		t.Errorf("%d of %d ESP packets are not decrypted", len(rows), len(all))
 	}
+	// What the kernel hands over too late is out of its place, and told.
+	unordered := slices.ContainsFunc(result.Warnings, func(w string) bool { return strings.Contains(w, "out of order") })
 	perSPI := map[string]bool{}
 	last := 0.0
 	for _, row := range tshark(t, config, file, "frame", "frame.time_epoch", "esp.spi") {
 		at, err := strconv.ParseFloat(row[0], 64)
-		if err != nil || at < last {
+		if err != nil || at < last && !unordered {
 			t.Fatalf("%s after %f: %v", row[0], last, err)
 		}
 		last = at
