@@ -394,6 +394,10 @@ func serve(t *testing.T, lab *fakeLab) served {
 		close(s.done)
 	}()
 	t.Cleanup(func() { cancel(); <-s.done })
+	eventually(t, "the lab runs", func() bool {
+		st, err := dial(t, s.name).Status(t.Context())
+		return err == nil && st.State == Running
+	})
 	return s
 }
 

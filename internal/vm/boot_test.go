@@ -195,7 +195,7 @@ func TestKernelThatDoesNotBoot(t *testing.T) {
 	if err := os.WriteFile(c.Kernel.Image, image, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c.Accel, c.bootLimit = TCG, 5*time.Second
+	c.Accel, c.bootLimits = TCG, map[string]time.Duration{TCG: 5 * time.Second}
 	_, _, _, err = guestRun(t, c, nil, "true")
 	if !errors.Is(err, ErrBoot) || !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("%v", err)

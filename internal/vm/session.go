@@ -296,7 +296,7 @@ func (s *session) lost(err error) error {
 }
 
 // console is the end of what the guest's kernel said.
-func (s *session) console() string { return lastLines(s.machine.console.text(), consoleLines) }
+func (s *session) console() string { return lastWords(s.machine.console.text()) }
 
 // feed sends the input as long as the guest takes it. stopped is closed when the user asks for the end.
 func (s *session) feed(terminal bool, stopped chan<- struct{}) {

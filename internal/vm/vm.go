@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -52,7 +53,7 @@ type Config struct {
 	Cache string       // a directory for what was found out about this machine; "" is none
 	Say   func(string) // told what goes on before the command runs, and "" when it does; may be nil
 
-	bootLimit time.Duration // for tests; 0 is what is usual
+	bootLimits map[string]time.Duration // by accelerator, for tests; others have what is usual
 }
 
 // Check is an error if the values make no guest.
@@ -201,8 +202,8 @@ func boot(ctx context.Context, c *Config) (*machine, error) {
 		if accel == KVM && len(tries) > 1 {
 			limit = kvmLimit
 		}
-		if c.bootLimit > 0 {
-			limit = c.bootLimit
+		if l, ok := c.bootLimits[accel]; ok {
+			limit = l
 		}
 		c.Say(fmt.Sprintf("booting %s under %s", c.Kernel.Release, strings.ToUpper(accel)))
 		m, err := tryBoot(ctx, c, qemu, s, limit, files)
@@ -321,7 +322,7 @@ func (m *machine) explain(e *Error, s spec) {
 		return
 	}
 	said, console := strings.TrimSpace(m.stderr.text()), m.console.text()
-	e.Console = lastLines(console, consoleLines)
+	e.Console = lastWords(console)
 	if said != "" {
 		e.Err = fmt.Errorf("%w: %s", e.Err, said)
 	}
@@ -337,10 +338,18 @@ func (m *machine) explain(e *Error, s spec) {
 	}
 }
 
-// consoleLines is how much of the console is shown.
+// consoleLines is how much of the console is shown where the kernel names no trouble.
 const consoleLines = 40
 
-func lastLines(text string, n int) string {
+// trouble is how the kernel begins to say that it is in some. The traces that follow can be longer than consoleLines.
+var trouble = regexp.MustCompile(`\b(Kernel panic|BUG:|Oops:|Out of memory)`)
+
+// lastWords is the end of what was on the console: the last lines, and all since the first trouble.
+func lastWords(text string) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	first := max(0, len(lines)-consoleLines)
+	if i := slices.IndexFunc(lines, trouble.MatchString); i >= 0 {
+		first = min(first, i)
+	}
+	return strings.Join(lines[first:], "\n")
 }

@@ -249,7 +249,24 @@ func TestTail(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if got := lastLines("a\nb\nc\n", 2); got != "b\nc" {
-		t.Errorf("%q", got)
+}
+
+// The kernel's reason is shown however long the traces after it are.
+func TestLastWords(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("trace\n", 3*consoleLines)
+	last := strings.TrimSuffix(strings.Repeat("trace\n", consoleLines), "\n")
+	for text, want := range map[string]string{
+		"":                "",
+		"a\nb\n":          "a\nb",
+		"before\n" + long: last,
+		"before\n" + long + "[    2.1] Kernel panic - not syncing: x\n" + long:       "[    2.1] Kernel panic - not syncing: x\n" + strings.TrimSuffix(long, "\n"),
+		"[    2.1] BUG: kernel NULL pointer\nOops: 0002 [#1]\nKernel panic\n" + long: "[    2.1] BUG: kernel NULL pointer\nOops: 0002 [#1]\nKernel panic\n" + strings.TrimSuffix(long, "\n"),
+		"Oops: 0002 [#1]\nend\n":                      "Oops: 0002 [#1]\nend",
+		long + "no panic, nor a DEBUG: line\n" + last: last,
+	} {
+		if got := lastWords(text); got != want {
+			t.Errorf("of %.60q: %.60q, want %.60q", text, got, want)
+		}
 	}
 }
