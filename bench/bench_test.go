@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,6 +48,9 @@ func TestMedian(t *testing.T) {
 		got := medians(runs, []int{4})[0]
 		if got.Streams != 4 || got.Plain != want || len(values) > 0 && got.OfHandMade != want+1 || got.Encrypted != 0 {
 			t.Errorf("medians of %v: %+v", values, got)
+		}
+		if q := got.Quartiles; (q != nil) != (len(values) > 0) || q != nil && (q[0] != slices.Min(values)+1 && len(values) < 4 || q[0] > got.OfHandMade || q[1] < got.OfHandMade) {
+			t.Errorf("quartiles of %v: %v", values, q)
 		}
 	}
 }

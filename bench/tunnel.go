@@ -34,6 +34,8 @@ type Throughput struct {
 	OfPlain    float64 `json:"of_plain"` // what the tunnel leaves of it
 	HandMade   float64 `json:"hand_made_bits_per_second,omitempty"`
 	OfHandMade float64 `json:"of_hand_made,omitempty"` // the tunnel beside the one made by hand
+	// Quartiles of OfHandMade, in a median: between them is half of the runs.
+	Quartiles *[2]float64 `json:"of_hand_made_quartiles,omitempty"`
 }
 
 // GoalHandMade is the least part of a hand-made tunnel's throughput that the kernel's dataplane is meant to reach.
@@ -42,21 +44,27 @@ const GoalHandMade = 0.97
 // medians of runs by number of streams.
 func medians(runs []Throughput, streams []int) (all []Throughput) {
 	for _, n := range streams {
-		of := func(f func(Throughput) float64) float64 {
-			var values []float64
+		sorted := func(f func(Throughput) float64) (values []float64) {
 			for _, r := range runs {
 				if v := f(r); r.Streams == n && v != 0 {
 					values = append(values, v)
 				}
 			}
-			return median(values)
+			slices.Sort(values)
+			return values
 		}
-		all = append(all, Throughput{
+		of := func(f func(Throughput) float64) float64 { return median(sorted(f)) }
+		m := Throughput{
 			Streams: n,
 			Plain:   of(func(r Throughput) float64 { return r.Plain }), Encrypted: of(func(r Throughput) float64 { return r.Encrypted }),
 			OfPlain:  of(func(r Throughput) float64 { return r.OfPlain }),
-			HandMade: of(func(r Throughput) float64 { return r.HandMade }), OfHandMade: of(func(r Throughput) float64 { return r.OfHandMade }),
-		})
+			HandMade: of(func(r Throughput) float64 { return r.HandMade }),
+		}
+		if ratios := sorted(func(r Throughput) float64 { return r.OfHandMade }); len(ratios) > 0 {
+			m.OfHandMade = median(ratios)
+			m.Quartiles = &[2]float64{ratios[len(ratios)/4], ratios[3*len(ratios)/4]}
+		}
+		all = append(all, m)
 	}
 	return all
 }

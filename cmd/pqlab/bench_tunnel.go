@@ -77,8 +77,8 @@ func printTunnel(w io.Writer, out bench.Tunnel, runs int) error {
 	}
 	for _, m := range out.Medians {
 		if m.HandMade > 0 {
-			printGoal(w, m.OfHandMade >= bench.GoalHandMade, "%s through the tunnel: %.3f of the one made by hand (at least %.2f)",
-				count(m.Streams, "stream"), m.OfHandMade, bench.GoalHandMade)
+			printGoal(w, m.OfHandMade >= bench.GoalHandMade, "%s through the tunnel: %.3f of the one made by hand (at least %.2f); half of the runs %.2f to %.2f",
+				count(m.Streams, "stream"), m.OfHandMade, bench.GoalHandMade, m.Quartiles[0], m.Quartiles[1])
 		}
 	}
 	printCaveat(w, out.Caveat)
