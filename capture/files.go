@@ -51,7 +51,7 @@ func (f *Files) name() string {
 
 func (f *Files) create() (err error) {
 	f.count++
-	dir, base := filepath.Split(f.name())
+	dir, base := filepath.Dir(f.name()), filepath.Base(f.name()) // never "", which CreateTemp takes for another directory
 	// CreateTemp makes it with mode 0600.
 	if f.now, err = os.CreateTemp(dir, "."+strings.TrimSuffix(base, filepath.Ext(base))+".*"+filepath.Ext(base)); err != nil {
 		return err

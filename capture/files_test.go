@@ -77,6 +77,23 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// A file in the working directory is made there, and not where temporary files are, which may be another file system.
+func TestFilesHere(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("TMPDIR", filepath.Join(dir, "elsewhere"))
+	f, err := Create("x.pcapng", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Commit(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "x.pcapng")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTable(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "x.wireshark")
