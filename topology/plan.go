@@ -12,7 +12,9 @@ type Plan struct {
 	Links       []PlannedLink
 	Tunnels     []PlannedTunnel
 	Traffic     []PlannedFlow
-	Notes       []string // where the plan gives less than the author asked for, for people
+	Verify      bool
+	Tolerance   Tolerance // filled in if Verify is set
+	Notes       []string  // where the plan gives less than the author asked for, for people
 }
 
 // PlannedNode is a node with its interfaces and routes.
@@ -43,6 +45,7 @@ type Route struct {
 // PlannedLink is a link with its name, interfaces, MTU, delay (Length included) and seed filled in.
 type PlannedLink struct {
 	Link
+	Cell *PlannedCell // of a Wi-Fi link with a Station: the same of all links at the access point; else nil
 }
 
 // PlannedTunnel is a tunnel with its defaults and addresses filled in.

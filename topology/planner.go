@@ -355,7 +355,7 @@ func (p *planner) plan() *Plan {
 			}
 		}
 		l.Table = slices.Clone(l.Table)
-		plan.Links[i] = PlannedLink{l}
+		plan.Links[i] = PlannedLink{Link: l}
 	}
 	for i := range p.tunnels {
 		plan.Tunnels = append(plan.Tunnels, p.tunnels[i].PlannedTunnel)

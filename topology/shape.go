@@ -11,7 +11,10 @@ import (
 // Shape is what a link does to the packets of one direction. The zero value passes them on at once. The parts apply
 // independently and to each packet by itself, those that were sent as one large segment too.
 type Shape struct {
-	Rate   Rate          // bits per second; 0 means unshaped
+	Rate      Rate       // bits per second; 0 means unshaped
+	RateTrace []RateStep // in place of Rate: begins with the shape, and anew at its end; not to be written to
+	Queue     Queue      // of what waits for the rate
+
 	Delay  time.Duration // one way, added to what the length of a fibre gives; in a Plan: with it
 	Jitter time.Duration // standard deviation of Delay
 
@@ -22,6 +25,10 @@ type Shape struct {
 	Loss            float64 // share of packets lost, 0 to 1
 	LossCorrelation float64 // of the loss of a packet and that of the next, from 0 to less than 1
 	GilbertElliott  GilbertElliott
+	// LossTrace, in place of chance: so many packets pass, so many are lost, so many pass … and anew at its end. Only its
+	// first number may be 0. Not to be written to.
+	LossTrace []int
+	Outages   []Outage // do not overlap
 
 	Duplication float64 // share of packets that come twice
 	Reordering  float64 // share of packets that skip the delay and so overtake those before them
@@ -56,12 +63,12 @@ func (s Shape) Chain() GilbertElliott {
 
 // Loses says whether packets may be lost that a rate would let pass. What a corrupted packet's receiver does is to lose it.
 func (s Shape) Loses() bool {
-	return s.Loss > 0 || s.Corruption > 0 || s.GilbertElliott != GilbertElliott{}
+	return len(s.LossTrace) > 0 || len(s.Outages) > 0 || s.Loss > 0 || s.Corruption > 0 || s.GilbertElliott != GilbertElliott{}
 }
 
 // Random says whether a packet's fate depends on chance.
 func (s Shape) Random() bool {
-	return s.Jitter > 0 || s.Loses() || s.Duplication > 0 || s.Reordering > 0
+	return s.Jitter > 0 || s.Chain() != GilbertElliott{} || s.Duplication > 0 || s.Reordering > 0 || s.Corruption > 0
 }
 
 // Impairments says in words all but the rate, one of each: "delay 5ms", "loss 1%".
@@ -106,7 +113,7 @@ func (s Shape) Impairments() []string {
 			parts = append(parts, p.name+percent(p.share))
 		}
 	}
-	return parts
+	return append(parts, s.Scheduled()...)
 }
 
 // String is the rate and the impairments, "unshaped" if there are none.

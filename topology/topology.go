@@ -18,6 +18,9 @@ type Topology struct {
 	Tunnels     []Tunnel
 	Traffic     []Flow
 
+	Verify    bool      // each shaped link is measured before the lab is used, and has to be within Tolerance
+	Tolerance Tolerance // of Verify
+
 	// Dir is where the files that it names are; empty means the working directory. Load sets it to the directory of the
 	// topology's own file.
 	Dir string
@@ -48,6 +51,7 @@ type Node struct {
 	// allocates one for each family where a tunnel joins two clients or hosts, because there the addresses of the
 	// links carry the ESP packets, and a policy that matched its own ESP packets would swallow them.
 	Inner []netip.Prefix
+	WiFi  *Cell // of an access point; nil means the zero Cell
 }
 
 // LinkKind says what a link is made of; it decides defaults (rate, delay, MTU).
@@ -68,9 +72,14 @@ type Link struct {
 
 	Shape // of each direction by itself
 
-	Length float64 // metres; of a fibre: adds propagation delay (group index 1.468)
-	MTU    int     // bytes of IP packet; 0 means the default of the kind
-	Seed   uint64  // of this link's randomness; 0 means derived from the topology's seed and the link's name
+	Length      float64  // metres; of a fibre: adds propagation delay (group index 1.468)
+	Attenuation float64  // dB/km, of a fibre; 0 means 0.2. It is kept and does nothing to packets
+	Generation  int      // of PCI Express, 1 to 6; with Lanes it gives a pcie link that has no Rate one
+	Lanes       int      // of PCI Express: 1, 2, 4, 8, 16
+	WiFi        *Station // of a Wi-Fi link: makes it share the air; nil: it is shaped as any other
+
+	MTU  int    // bytes of IP packet; 0 means the default of the kind
+	Seed uint64 // of this link's randomness; 0 means derived from the topology's seed and the link's name
 }
 
 // End is where a link enters a node.
@@ -120,6 +129,14 @@ type Limits struct {
 	Blocks  uint64        // AES blocks, counted per packet and rounded up; default 2^30, at least 1000
 	Bytes   uint64        // 0: no limit; at least 16000
 	Packets uint64        // 0: no limit; at least 100
+}
+
+// Tolerance is how far a link may be off what it is asked for. Zero fields mean the defaults.
+type Tolerance struct {
+	Rate       float64       // share of the rate; default 0.02
+	Delay      time.Duration // of the median delay, which is never shorter; default 1 ms
+	Jitter     time.Duration // of the quartiles of the delay, about the median; default 1 ms
+	Confidence float64       // of the interval of the losses seen in which the share asked for has to be; default 0.9999
 }
 
 // Flow is traffic that pqlab run sends.
