@@ -16,6 +16,7 @@ import (
 	"pqlab/internal/journal"
 	"pqlab/internal/vm"
 	guests "pqlab/internal/vm/kernel"
+	"pqlab/ipsec/strongswan"
 	"pqlab/nodes"
 )
 
@@ -124,4 +125,23 @@ func tryGuestKernel() (string, error) {
 		return "", fmt.Errorf("%w in %s", errMissing, cache.Dir)
 	}
 	return k.Release, err
+}
+
+// tryStrongswan does not start it: where that takes mounts of its own, as where it was unpacked, only a lab does.
+func tryStrongswan() (string, error) {
+	cache, err := strongswan.CacheDir()
+	if err != nil {
+		return "", err
+	}
+	at, err := strongswan.Find(cache)
+	if errors.Is(err, strongswan.ErrMissing) {
+		return "", fmt.Errorf("%w in %s, PATH or /usr/sbin", errMissing, cache)
+	}
+	if err != nil {
+		return "", err
+	}
+	if at.Root == "" {
+		return at.Program, nil
+	}
+	return fmt.Sprintf("%s in %s", filepath.Base(at.Root), filepath.Dir(at.Root)), nil // which is named for its version
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"pqlab/internal/hygiene"
 	"pqlab/internal/journal"
+	"pqlab/internal/netns"
 	"pqlab/internal/rootless"
 	"pqlab/ipsec/gateway/port"
 )
@@ -85,7 +87,7 @@ func TestFunctions(t *testing.T) {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	line := func(try func() (string, error)) trial {
-		return trial{name: "x", how: "so", needs: "CONFIG_X", instead: "y does it", use: "used", without: "not used", try: try}
+		return trial{name: "x", how: "so", needs: "CONFIG_X", instead: "y does it", use: "used", without: "not used", unsure: "ask again", try: try}
 	}
 	c := line(func() (string, error) { return "2", nil }).run(t.Context())
 	if want := (Capability{Name: "x", Found: true, How: "so", Seen: "2", Use: "used"}); c != want {
@@ -98,32 +100,77 @@ func TestRun(t *testing.T) {
 		missing.Needs != "CONFIG_X" || missing.Instead != "y does it" || missing.What != "x" {
 		t.Errorf("%+v", c)
 	}
-	// What says nothing about the machine is not called a lack.
-	c = line(func() (string, error) { return "", unix.EMFILE }).run(t.Context())
-	if c.Found || errors.As(c.Why, &missing) || !errors.Is(c.Why, unix.EMFILE) {
-		t.Errorf("%+v", c)
-	}
 	// A kernel that hangs is not waited for.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	hang := make(chan struct{})
 	defer close(hang)
 	c = line(func() (string, error) { <-hang; return "", nil }).run(ctx)
-	if c.Found || !errors.Is(c.Why, context.DeadlineExceeded) || c.Use != "not used" {
+	var failed *Failure
+	if c.Found || !errors.Is(c.Why, context.DeadlineExceeded) || !errors.As(c.Why, &failed) || errors.As(c.Why, &missing) || c.Use != "ask again" {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Only what a machine answers that has not got the thing is a lack. All else leaves it open whether it has: what this user
+// is refused, but where that is what was asked; want of memory; and want of a namespace to try in.
+func TestLack(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err            error
+		lack, ofRights bool // for a capability of the kernel; for one that a user may be refused
+	}{
+		{unix.EOPNOTSUPP, true, true},
+		{unix.EPROTONOSUPPORT, true, true},
+		{unix.ENOENT, true, true},
+		{unix.ENOSYS, true, true},
+		{errMissing, true, true},
+		{unix.EPERM, false, true},
+		{unix.EACCES, false, true},
+		{unix.ENOSPC, false, true},
+		{unix.EROFS, false, true},
+		{unix.EINVAL, false, true},
+		{unix.ENOMEM, false, false},
+		{unix.ENOBUFS, false, false},
+		{unix.EMFILE, false, false},
+		{unix.ETIMEDOUT, false, false},
+		{unix.EBUSY, false, false},
+		{errors.New("unheard of"), false, false},
+		{unplaced(unix.EPERM), false, false},
+		{unplaced(unix.ENOENT), false, false},
+		{fmt.Errorf("could not be tried: %w", &netns.UnavailableError{Err: unix.ENOSYS}), false, true},
+	} {
+		for _, rights := range []bool{false, true} {
+			c := trial{
+				name: "x", how: "did so", needs: "CONFIG_X", unsure: "ask again", rights: rights,
+				try: func() (string, error) { return "", fmt.Errorf("link: %w", tt.err) },
+			}.run(t.Context())
+			lack := tt.lack
+			if rights {
+				lack = tt.ofRights
+			}
+			var missing *NotSupported
+			var failed *Failure
+			if errors.As(c.Why, &missing) != lack || errors.As(c.Why, &failed) == lack || c.Known() != lack || !errors.Is(c.Why, tt.err) {
+				t.Errorf("%v, rights %v: %v", tt.err, rights, c.Why)
+			}
+			if failed != nil && (failed.What != "x" || failed.How != "did so" || c.Use != "ask again") {
+				t.Errorf("%v: %+v, use %s", tt.err, failed, c.Use)
+			}
+		}
 	}
 }
 
 func TestMarshal(t *testing.T) {
 	t.Parallel()
-	for _, why := range []error{nil, &NotSupported{What: "x", Err: unix.ENOENT}} {
+	for _, why := range []error{nil, &NotSupported{What: "x", Err: unix.ENOENT}, &Failure{What: "x", Err: unix.ENOMEM}} {
 		in := Capability{Name: "x", Found: why == nil, How: "h", Use: "u", Why: why}
 		b, err := json.Marshal(in)
 		var out map[string]any
 		if err == nil {
 			err = json.Unmarshal(b, &out)
 		}
-		if err != nil || out["name"] != "x" || out["found"] != in.Found || out["how"] != "h" || out["use"] != "u" {
+		if err != nil || out["name"] != "x" || out["found"] != in.Found || out["how"] != "h" || out["use"] != "u" || out["known"] != in.Known() {
 			t.Errorf("%s %v", b, err)
 		}
 		if text, ok := out["why"]; ok != (why != nil) || ok && text != why.Error() {
@@ -173,8 +220,76 @@ func TestDataplane(t *testing.T) {
 	if _, err := choose("nonsense", has()); !errors.Is(err, ErrUnknownDataplane) {
 		t.Error(err)
 	}
-	// Why there is no xfrm is told.
-	if _, err := choose("xfrm", has(esp)); !errors.Is(err, unix.ENOENT) {
+	// Why there is no xfrm is told, and what it takes.
+	lacks := func(string) error { return &NotSupported{What: esp, Needs: "CONFIG_X", Err: unix.ENOENT} }
+	var missing *NotSupported
+	if _, err := choose("xfrm", lacks); !errors.Is(err, unix.ENOENT) || !errors.As(err, &missing) || missing.Needs != "CONFIG_X" ||
+		!strings.Contains(missing.Instead, "pqlab vm --") || !strings.Contains(missing.Instead, "--dataplane gateway") {
 		t.Error(err)
+	}
+}
+
+// Nobody knows what a probe that failed would have found. So it is no reason to take another dataplane: it is told, with
+// what can be done.
+func TestDataplaneFailure(t *testing.T) {
+	t.Parallel()
+	kernel := []string{xfrmPolicies, esp, nfTables}
+	answers := func(failing string, lacking ...string) func(string) error {
+		return func(name string) error {
+			switch {
+			case name == failing:
+				return &Failure{What: name, How: "tried", Err: context.DeadlineExceeded}
+			case slices.Contains(lacking, name):
+				return &NotSupported{What: name, Err: unix.ENOENT}
+			}
+			return nil
+		}
+	}
+	for _, failing := range kernel {
+		for _, want := range []string{"", "auto", "xfrm"} {
+			got, err := choose(want, answers(failing))
+			var failed *Failure
+			var missing *NotSupported
+			if got != (Plane{}) || !errors.As(err, &failed) || failed.What != failing || errors.As(err, &missing) || errors.Is(err, errors.ErrUnsupported) ||
+				!errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "--dataplane gateway") || !strings.Contains(err.Error(), failing) {
+				t.Errorf("%q, %s fails: %+v %v", want, failing, got, err)
+			}
+		}
+		if got, err := choose("gateway", answers(failing)); got.Name != Gateway || err != nil {
+			t.Errorf("the gateway, %s fails: %+v %v", failing, got, err)
+		}
+		for _, lacking := range kernel { // then there is none, whatever else
+			if got, err := choose("auto", answers(failing, lacking)); lacking != failing && (got.Name != Gateway || err != nil) {
+				t.Errorf("%s fails, no %s: %+v %v", failing, lacking, got, err)
+			}
+		}
+	}
+	// The gateway finds out itself which of its ports it can have.
+	for _, failing := range []string{tun, packet} {
+		if got, err := choose("gateway", answers(failing)); got.Name != Gateway || got.Port == map[string]port.Kind{tun: port.TUN, packet: port.Packet}[failing] || err != nil {
+			t.Errorf("%s fails: %+v %v", failing, got, err)
+		}
+		var failed *Failure
+		if got, err := choose("gateway", answers(failing, tun, packet)); !errors.As(err, &failed) || errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s fails, and there is nothing else: %+v %v", failing, got, err)
+		}
+	}
+}
+
+// What All has found out is enough to choose.
+func TestAmong(t *testing.T) {
+	t.Parallel()
+	found := []Capability{{Name: tun, Found: true}, {Name: packet, Found: true}, {Name: xfrmPolicies, Found: true}, {Name: nfTables, Found: true}}
+	if _, err := Among(found, "auto"); err == nil {
+		t.Error("esp was not tried, but the answer is known")
+	}
+	if got, err := Among(append(found, Capability{Name: esp, Found: true}), "auto"); got.Name != XFRM || err != nil {
+		t.Errorf("%+v %v", got, err)
+	}
+	if got, err := Among(append(found, Capability{Name: esp, Why: &NotSupported{What: esp, Err: unix.ENOENT}}), "auto"); got.Name != Gateway || err != nil {
+		t.Errorf("%+v %v", got, err)
+	}
+	if got, err := Among(append(found, Capability{Name: esp, Why: &Failure{What: esp, Err: unix.ENOMEM}}), "auto"); err == nil {
+		t.Errorf("%+v %v", got, err)
 	}
 }

@@ -25,7 +25,11 @@ const (
 	kvm               = "kvm"
 	qemu              = "qemu"
 	guestKernel       = "guest kernel"
+	strongSwan        = "strongswan"
 )
+
+// noGuess is of what the xfrm dataplane takes, where a probe failed.
+const noGuess = "--dataplane auto does not guess; --dataplane gateway does without"
 
 // table lists everything that is tried, in the order in which a person wants to read it.
 func table() []trial {
@@ -41,6 +45,7 @@ func table() []trial {
 		instead: "root needs none",
 		use:     "an ordinary user's labs are inside one",
 		without: "labs need root",
+		rights:  true,
 		try:     tryUserNamespaces,
 	}, {
 		name:    networkNamespaces,
@@ -48,6 +53,7 @@ func table() []trial {
 		needs:   "CONFIG_NET_NS, and root or user namespaces",
 		instead: "no lab can be made here",
 		use:     "every node is one",
+		rights:  true,
 		try:     tryNetworkNamespaces,
 	}, {
 		name:    ipv6,
@@ -77,14 +83,16 @@ func table() []trial {
 		instead: "packet does the same",
 		use:     "inner port of the gateway dataplane",
 		without: "the gateway dataplane uses packet",
+		rights:  true,
 		try:     tryPort(tun),
 	}, {
 		name:    packet,
 		how:     "bound an AF_PACKET socket with virtio headers to a veth pair",
-		needs:   "CONFIG_PACKET (module af_packet)",
+		needs:   "CONFIG_PACKET (module af_packet) and CAP_NET_RAW",
 		instead: "tun does the same",
 		use:     "inner port of the gateway dataplane where there is no tun",
 		without: "the gateway dataplane needs tun",
+		rights:  true,
 		try:     tryPort(packet),
 	}, {
 		name:    udpOffload,
@@ -111,9 +119,10 @@ func table() []trial {
 		name:    esp,
 		how:     "added SAs of both families with rfc4106(gcm(aes)), 256-bit key, extended sequence numbers",
 		needs:   xfrm.Needs,
-		instead: "the gateway dataplane does ESP in user space",
+		instead: "pqlab vm -- has it; the gateway dataplane does ESP in user space",
 		use:     "tunnels use the kernel's IPsec: the xfrm dataplane",
 		without: "tunnels use the gateway dataplane",
+		unsure:  noGuess,
 		try:     tryESP,
 	}, {
 		name:    xfrmPolicies,
@@ -122,6 +131,7 @@ func table() []trial {
 		instead: "the gateway dataplane needs none",
 		use:     "the xfrm dataplane says by them what is to be protected",
 		without: "tunnels use the gateway dataplane",
+		unsure:  noGuess,
 		try:     tryXFRMPolicies,
 	}, {
 		name:    xfrmInterface,
@@ -137,6 +147,7 @@ func table() []trial {
 		needs:   "CONFIG_NF_TABLES_INET (module nf_tables)",
 		instead: "a gateway cannot refuse plaintext without it, and does not start",
 		use:     "refuses plaintext between protected subnets",
+		unsure:  noGuess,
 		try:     tryNFTables,
 	}, {
 		name:    cpuLimits,
@@ -144,6 +155,7 @@ func table() []trial {
 		needs:   "root, or a delegated cgroup with the cpu controller (systemd-run --user --scope -p Delegate=yes)",
 		instead: "device profiles are not enforced, and results say so",
 		use:     "device profiles; CPU time of nodes with one",
+		rights:  true,
 		try:     tryCPULimits,
 	}, {
 		name:    aes,
@@ -164,6 +176,7 @@ func table() []trial {
 		instead: "guests run without it, under TCG, many times slower",
 		use:     "guest kernels run under it if it boots them",
 		without: "guest kernels run under TCG, QEMU's emulation, many times slower",
+		rights:  true,
 		try:     tryKVM,
 	}, {
 		name:    qemu,
@@ -181,5 +194,13 @@ func table() []trial {
 		use:     "what guests boot, with IPsec and netem, where --kernel names no other",
 		without: "guests need a --kernel",
 		try:     tryGuestKernel,
+	}, {
+		name:    strongSwan,
+		how:     "looked into the cache of pqlab vm fetch --strongswan, and for charon-systemd in PATH",
+		needs:   "pqlab vm fetch --strongswan, once, or strongSwan's charon-systemd with its vici and openssl plugins",
+		instead: "keying pqlab does without",
+		use:     "keys tunnels by classical IKEv2 (keying strongswan) where the kernel has esp and an xfrm interface, as guests do",
+		without: "no tunnels with keying strongswan",
+		try:     tryStrongswan,
 	}}
 }

@@ -1,9 +1,8 @@
 package main
 
 import (
-	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,22 +10,20 @@ import (
 	"pqlab/probe"
 )
 
-// doctorTimeout bounds all probes together.
-const doctorTimeout = 5 * time.Second
-
 func newDoctor() *cobra.Command {
 	c := &cobra.Command{
 		Use: "doctor", Short: "Say what this machine can do and what pqlab will use",
-		Long: "doctor tries each capability in a scratch namespace and leaves nothing behind.\n\nIt exits with 3 if no lab can be made here.",
+		Long: `doctor tries each capability in a scratch namespace and leaves nothing behind. What it could not find out it
+calls unknown, and says why: that is neither yes nor no.
+
+It exits with 3 if no lab can be made here, and with 1 if nobody knows what tunnels would use.`,
 		Args: args(cobra.NoArgs),
 	}
 	asJSON := jsonFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		entered := rootless.Enter() // without it most probes fail, and say so
-		ctx, cancel := context.WithTimeout(c.Context(), doctorTimeout)
-		defer cancel()
-		found := probe.All(ctx)
-		_, plane := probe.Dataplane("auto")
+		found := probe.All(c.Context())
+		_, plane := probe.Among(found, "auto")
 		if *asJSON {
 			if err := printJSON(c.OutOrStdout(), found); err != nil {
 				return err
@@ -34,12 +31,14 @@ func newDoctor() *cobra.Command {
 		} else if err := doctorTable(c, found); err != nil {
 			return err
 		}
-		for _, err := range []error{entered, plane} {
-			if err != nil {
-				return unsupported(fmt.Errorf("no lab can be made here: %w", err))
-			}
+		var missing *probe.NotSupported
+		switch {
+		case entered != nil:
+			return unsupported(fmt.Errorf("no lab can be made here: %w", entered))
+		case errors.As(plane, &missing):
+			return fmt.Errorf("no lab can be made here: %w", plane)
 		}
-		return nil
+		return plane
 	}
 	return c
 }
@@ -47,14 +46,7 @@ func newDoctor() *cobra.Command {
 func doctorTable(c *cobra.Command, found []probe.Capability) error {
 	rows := [][]string{{"CAPABILITY", "FOUND", "HOW", "WHAT FOLLOWS"}}
 	for _, f := range found {
-		answer, follows := "yes", f.Use
-		if f.Seen != "" {
-			answer = f.Seen
-		}
-		if !f.Found {
-			answer = "no"
-		}
-		rows = append(rows, []string{f.Name, answer, f.How, follows})
+		rows = append(rows, []string{f.Name, answer(f), f.How, f.Use})
 	}
 	if err := table(c.OutOrStdout(), rows...); err != nil {
 		return err
@@ -65,4 +57,20 @@ func doctorTable(c *cobra.Command, found []probe.Capability) error {
 		}
 	}
 	return nil
+}
+
+// answer is what doctor's table says of a capability in a word or two.
+func answer(c probe.Capability) string {
+	var failed *probe.Failure
+	switch {
+	case c.Found && c.Seen != "":
+		return c.Seen
+	case c.Found:
+		return "yes"
+	case c.Known():
+		return "no"
+	case errors.As(c.Why, &failed):
+		return fmt.Sprintf("unknown: probe failed: %v", failed.Err)
+	}
+	return fmt.Sprintf("unknown: %v", c.Why)
 }

@@ -71,13 +71,16 @@ func TestNoTUN(t *testing.T) {
 func found(t *testing.T, name string) bool {
 	t.Helper()
 	type capability struct {
-		Name  string
-		Found bool
+		Name, Why    string
+		Found, Known bool
 	}
 	all := parse[[]capability](t, pqlab(t, "doctor", "--json").out)
 	i := slices.IndexFunc(all, func(c capability) bool { return c.Name == name })
 	if i < 0 {
 		t.Fatalf("doctor knows no %s", name)
+	}
+	if !all[i].Known {
+		t.Fatal(all[i].Why)
 	}
 	return all[i].Found
 }
@@ -133,8 +136,18 @@ func TestDataplaneNotHere(t *testing.T) {
 		}
 	}
 	for _, plane := range missing {
-		if r := pqlab(t, "run", "pair", "--dataplane", plane); r.code != exitUnsupported || !strings.Contains(r.err, "dataplane gateway") {
-			t.Errorf("%s: exit status %d, %s", plane, r.code, r.err)
+		words := []string{"dataplane gateway"}
+		if plane == "xfrm" {
+			words = append(words, "CONFIG_", "pqlab vm --")
+		}
+		r := pqlab(t, "run", "pair", "--dataplane", plane)
+		if r.code != exitUnsupported {
+			t.Errorf("%s: exit status %d", plane, r.code)
+		}
+		for _, w := range words {
+			if !strings.Contains(r.err, w) {
+				t.Errorf("%s: no %q in %s", plane, w, r.err)
+			}
 		}
 	}
 	if r := pqlab(t, "test", "--mode", "hw"); r.code != exitUnsupported {
