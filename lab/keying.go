@@ -49,15 +49,8 @@ func Strongswan() error {
 
 // findStrongswan finds all that a tunnel keyed by strongSwan takes.
 func findStrongswan(o Options) (i strongswan.Installation, err error) {
-	for _, capability := range []func() error{probe.XFRMPolicies, probe.ESP, probe.XFRMInterface, probe.NFTables} {
-		if err := capability(); err != nil {
-			e := &probe.NotSupported{What: "keying strongswan", Instead: "pqlab vm -- pqlab … runs it in a guest kernel; keying pqlab does without", Err: err}
-			var lacks *probe.NotSupported
-			if errors.As(err, &lacks) { // whose advice is for other tunnels
-				e.Err, e.Needs = lacks.Err, lacks.Needs
-			}
-			return i, e
-		}
+	if err := kernelForStrongswan([]func() error{probe.XFRMPolicies, probe.ESP, probe.XFRMInterface, probe.NFTables}); err != nil {
+		return i, err
 	}
 	if o.ManualClock || o.Reveal || o.Seq != 0 {
 		return i, errOptions
@@ -67,7 +60,34 @@ func findStrongswan(o Options) (i strongswan.Installation, err error) {
 		return i, err
 	}
 	if i, err = strongswan.Find(unpacked); err != nil {
-		return i, &probe.NotSupported{What: "keying strongswan", Err: err}
+		return i, notFound(err)
 	}
 	return i, nil
+}
+
+// kernelForStrongswan is nil where every probe is, and a *probe.NotSupported where one is: then it makes no difference that
+// another has failed.
+func kernelForStrongswan(probes []func() error) error {
+	var failed error
+	for _, try := range probes {
+		err := try()
+		var lacks *probe.NotSupported
+		if errors.As(err, &lacks) {
+			return lacks.For("keying strongswan", "pqlab vm -- pqlab … runs it in a guest kernel that has it; --keying pqlab does without")
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("keying strongswan: %w; try again, or else --keying pqlab does without", failed)
+	}
+	return nil
+}
+
+func notFound(err error) error {
+	if errors.Is(err, strongswan.ErrMissing) {
+		return &probe.NotSupported{What: "keying strongswan", Err: err}
+	}
+	return fmt.Errorf("keying strongswan: %w", err)
 }
