@@ -79,7 +79,7 @@ func marks(rig func() *rig, v6 bool) {
 				}
 			}
 		}
-		r.refused(ctx, r.gateway, ipsec.Drops{Malformed: 1}, "", 0)
+		r.refused(ctx, r.gateway, refusal{tunnel: ipsec.Drops{Malformed: 1}})
 	}, NodeTimeout(timeout))
 }
 

@@ -36,11 +36,11 @@ func order(rig func() *rig, v6 bool) {
 			counted := And(HaveField("Packets", uint64(n+1)), HaveField("Seq", uint64(start+n+1)))
 			Expect(r.state(ctx, w.sealer).Out).To(counted, w.String())
 			Eventually(ctx, func() ipsec.Counters { return r.state(ctx, w.opener).In }).Should(counted, w.String())
-			name, times := "", uint64(0)
+			old := refusal{tunnel: ipsec.Drops{Replay: n}}
 			if w.opener == r.kernel {
-				name, times = "XfrmInStateSeqError", n
+				old.name = "XfrmInStateSeqError"
 			}
-			r.refused(ctx, w.opener, ipsec.Drops{Replay: n}, name, times)
+			r.refused(ctx, w.opener, old)
 		}
 	}, NodeTimeout(timeout))
 }

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -87,15 +88,12 @@ func (s socket) expect(payload []byte) {
 // receive is expect, and gives what the kernel says beside the datagram as far as control has room.
 func (s socket) receive(payload, control []byte) []byte {
 	GinkgoHelper()
-	Expect(s.SetReadDeadline(time.Now().Add(testlab.Patience(3 * time.Second)))).To(Succeed())
+	Expect(s.SetReadDeadline(time.Now().Add(s.rig.patience))).To(Succeed())
 	buf := make([]byte, 1<<16)
 	n, nc, _, _, err := s.ReadMsgUDPAddrPort(buf, control)
-	if err != nil {
-		Fail(fmt.Sprintf("%v; refused until now: %s", err, s.rig.tells()))
-	}
-	if got := buf[:n]; string(got) != string(payload) {
-		Fail(fmt.Sprintf("received %d bytes %.64q, not %d bytes %.64q", len(got), got, len(payload), payload))
-	}
+	Expect(err).NotTo(HaveOccurred(), s.rig.tells)
+	got := buf[:n] // of which Equal would print all
+	Expect(bytes.Equal(got, payload)).To(BeTrue(), "received %d bytes %.64q, not %d bytes %.64q", len(got), got, len(payload), payload)
 	return control[:nc]
 }
 
