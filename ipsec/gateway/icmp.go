@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"encoding/binary"
-	"pqlab/ipsec/gateway/offload"
+	"pqlab/internal/offload"
 )
 
 // tooBig answers a packet that does not fit the tunnel: ICMP "fragmentation needed" (RFC 1191 section 4) or ICMPv6

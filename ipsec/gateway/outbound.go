@@ -7,9 +7,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pqlab/internal/offload"
 	"pqlab/ipsec"
 	"pqlab/ipsec/gateway/esp"
-	"pqlab/ipsec/gateway/offload"
 	"pqlab/ipsec/gateway/port"
 )
 

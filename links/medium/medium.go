@@ -20,18 +20,20 @@ type Packet struct {
 	Fate    Fate
 	Copy    bool // it was made by duplication; its Data is its own
 	Flip    int  // bit of the frame that is to be turned over, counted from 1: bit (Flip-1)%8 of byte (Flip-1)/8; 0: none
+
+	queued time.Duration
 }
 
 // Fate says what became of a packet. The zero value is Delivered.
 type Fate uint8
 
 const (
-	Delivered  Fate = iota
-	LostQueue       // no room in the queue, or dropped by its management
-	LostChance      // by the loss model
-	LostTrace       // by a loss trace
-	LostOutage      // the link was out
-	LostRetries     // sent as often as the link layer may, and never received
+	Delivered   Fate = iota
+	LostQueue        // no room in the queue, or dropped by its management
+	LostChance       // by the loss model
+	LostTrace        // by a loss trace
+	LostOutage       // the link was out
+	LostRetries      // sent as often as the link layer may, and never received
 	fates
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"pqlab/ipsec/gateway/offload"
+	"pqlab/internal/offload"
 )
 
 // Kind of a port.

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
+	"pqlab/internal/offload"
 	"pqlab/internal/rootless"
-	"pqlab/ipsec/gateway/offload"
 )
 
 func TestMain(m *testing.M) {
