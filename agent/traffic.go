@@ -16,6 +16,7 @@ type Sink struct {
 	Listen  netip.AddrPort
 	Flow    uint64 // UDP: as the source's
 	Streams int
+	Quiet   time.Duration // UDP: as in traffic.UDPSinkConfig
 }
 
 // Relay asks for an application relay.
@@ -89,7 +90,7 @@ func (s *Server) openSink(_ context.Context, want Sink) (Listening, error) {
 	case traffic.TCP:
 		opened, err = traffic.ListenTCP(s.running, want.Listen)
 	case traffic.UDP:
-		opened, err = traffic.ListenUDP(s.running, traffic.UDPSinkConfig{Listen: want.Listen, Flow: want.Flow, Streams: want.Streams})
+		opened, err = traffic.ListenUDP(s.running, traffic.UDPSinkConfig{Listen: want.Listen, Flow: want.Flow, Streams: want.Streams, Quiet: want.Quiet})
 	default:
 		err = fmt.Errorf("no sink for protocol %q", want.Proto)
 	}

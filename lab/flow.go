@@ -29,7 +29,7 @@ func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 	}
 
 	sink, err := to.OpenSink(ctx, agent.Sink{
-		Proto: f.Proto, Listen: netip.AddrPortFrom(f.Dst, 0), Flow: id.Sum64(), Streams: f.Streams,
+		Proto: f.Proto, Listen: netip.AddrPortFrom(f.Dst, 0), Flow: id.Sum64(), Streams: f.Streams, Quiet: l.options.Quiet,
 	})
 	if err != nil {
 		return fail(err)

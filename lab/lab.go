@@ -44,6 +44,9 @@ type Options struct {
 	OnTraffic bool
 	// Port of the user-space gateways: "auto" (or empty), "tun", "packet".
 	Port string
+	// Quiet is how long nothing of a UDP flow may arrive after its end before what is missing is lost; 0 is
+	// traffic.DefaultQuiet. Emulated processors take longer to forward a packet.
+	Quiet time.Duration
 }
 
 // Lab is a plan made real.

@@ -132,8 +132,9 @@ func openInterface(h *netlink.Handle, i topology.Interface) (l netlink.Link, err
 	return l, nil
 }
 
-// settled is how long the kernel may take to do what it does in the background. It takes less than a millisecond.
-const settled = 2 * time.Second
+// settled is how long the kernel may take to do what it does in the background. It takes less than a millisecond, and on an
+// emulated processor that is not given its time, some seconds.
+const settled = 15 * time.Second
 
 // errUnsettled says that it took longer.
 var errUnsettled = errors.New("is not ready after " + settled.String())

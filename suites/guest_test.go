@@ -15,6 +15,8 @@ import (
 	"pqlab/internal/vm"
 	"pqlab/internal/vm/guest"
 	"pqlab/internal/vm/kernel"
+	"pqlab/probe"
+	"pqlab/suites/testlab"
 )
 
 // Results say where the specs ran.
@@ -32,7 +34,7 @@ func TestWhere(t *testing.T) {
 	}
 }
 
-// A machine that cannot have the processes of claims is told of once; any other error is a claim's.
+// A claim that there can be no process for could not run, and the others do; any other error is a failure of the claim.
 func TestRunner(t *testing.T) {
 	var n atomic.Int32
 	runner := func(err error) Runner {
@@ -51,9 +53,45 @@ func TestRunner(t *testing.T) {
 			t.Errorf("%+v", o)
 		}
 	}
-	lacks := &vm.Error{Kind: vm.ErrQEMU}
-	if _, err := run(t, t.Context(), Config{Parallel: 2, In: runner(lacks)}, passes, fails); !errors.Is(err, vm.ErrQEMU) || !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("%v", err)
+	junit := filepath.Join(t.TempDir(), "junit.xml")
+	got, err = run(t, t.Context(), Config{Parallel: 2, JUnit: junit, In: func(ctx context.Context, dir string, args []string, output io.Writer) error {
+		if args[1] == fails.Name {
+			return &vm.Error{Kind: vm.ErrBoot, Err: errors.New("nothing was heard of it")}
+		}
+		return native(ctx, dir, args, output)
+	}}, passes, fails)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got[0].OK() {
+		t.Errorf("%+v", got[0])
+	}
+	if o := got[1]; o.OK() || o.NotRun() || len(o.Failures) != 0 || !strings.Contains(o.CouldNotRun, "nothing was heard of it") {
+		t.Errorf("%+v", o)
+	}
+	if text, err := os.ReadFile(junit); err != nil || !strings.Contains(string(text), "nothing was heard of it") {
+		t.Errorf("JUnit: %v\n%s", err, text)
+	}
+}
+
+// Who asks for guests is told where what guests are for is not there. On this machine such specs are but skipped.
+func TestInsists(t *testing.T) {
+	missing := errors.Join(probe.ESP(), probe.Netem())
+	for mode, insists := range map[string]bool{testlab.Emu: false, testlab.VM: true} {
+		got, err := run(t, t.Context(), Config{Mode: mode, Parallel: 1}, passes, skips)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := got[0]; insists && missing != nil {
+			if o.OK() || o.NotRun() || o.Passed > 0 || !strings.HasPrefix(o.CouldNotRun, "the guest's kernel: ") {
+				t.Errorf("%s without %v: %+v", mode, missing, o)
+			}
+		} else if !o.OK() {
+			t.Errorf("%s: %+v", mode, o)
+		}
+		if o := got[1]; o.OK() || o.NotRun() == insists || (o.CouldNotRun != "") != insists {
+			t.Errorf("%s: %+v", mode, o)
+		}
 	}
 }
 
@@ -78,7 +116,7 @@ func TestGuest(t *testing.T) {
 	}
 	junit := filepath.Join(t.TempDir(), "junit.xml")
 	guests := vm.Config{Kernel: k, Env: append(os.Environ(), "GORACE=atexit_sleep_ms=0"), Memory: 512 << 20, Cache: filepath.Dir(cache.Dir)}
-	got, err := run(t, t.Context(), Config{Parallel: 2, JUnit: junit, In: Guest(guests)}, passes, fails, exits)
+	got, err := run(t, t.Context(), Config{Mode: testlab.VM, Parallel: 2, JUnit: junit, In: Guest(guests)}, passes, fails, exits)
 	if err != nil {
 		t.Fatal(err)
 	}

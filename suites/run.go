@@ -39,14 +39,23 @@ type Outcome struct {
 	Seconds  float64   `json:"seconds"`
 	Failures []Failure `json:"failures"`
 
+	// CouldNotRun is why the claim is neither verified nor refuted where it was to be: its guest did not boot, or lacks what
+	// guests are for. It stands before anything in Skipped.
+	CouldNotRun string `json:"could_not_run,omitempty"`
+
 	Where testlab.Place `json:"where"` // zero if its process ended without a report
 }
 
 // OK says whether the claim was verified: something ran, and nothing failed.
-func (o Outcome) OK() bool { return o.Passed > 0 && o.Failed == 0 && len(o.Failures) == 0 }
+func (o Outcome) OK() bool {
+	return o.Passed > 0 && o.Failed == 0 && len(o.Failures) == 0 && o.CouldNotRun == ""
+}
 
-// NotRun says whether no spec of the claim could run here, for the reasons in Skipped: it is neither verified nor refuted.
-func (o Outcome) NotRun() bool { return o.Specs == 0 && len(o.Skipped) > 0 && len(o.Failures) == 0 }
+// NotRun says whether this machine has not got what any spec of the claim takes, for the reasons in Skipped, and nobody
+// promised that it would.
+func (o Outcome) NotRun() bool {
+	return o.Specs == 0 && len(o.Skipped) > 0 && len(o.Failures) == 0 && o.CouldNotRun == ""
+}
 
 // Skip is a spec that said it cannot run here.
 type Skip struct {
@@ -72,7 +81,8 @@ type Config struct {
 }
 
 // Run runs each claim in a process of its own and returns their outcomes in the order given. A claim whose process ends
-// without a report has failed. When ctx ends, the specs under way clean up and Run returns its error.
+// without a report has failed; one that there can be no process for could not run, and the others do. When ctx ends, the
+// specs under way clean up and Run returns its error.
 func Run(ctx context.Context, claims []Claim, c Config) (_ []Outcome, err error) {
 	dir, err := os.MkdirTemp("", "pqlab-test-")
 	if err != nil {
@@ -132,12 +142,13 @@ func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, er
 		return o, ctx.Err()
 	}
 	if errors.Is(errRun, errors.ErrUnsupported) {
-		return o, errRun
+		o.CouldNotRun = errRun.Error()
+		return o, reporters.GenerateJUnitReport(broken(o, o.CouldNotRun), base+".xml")
 	}
 	text, err := os.ReadFile(base + ".json")
 	if errors.Is(err, fs.ErrNotExist) {
 		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: fmt.Sprintf("ended without a report (%v):\n%s", errRun, printed.String())})
-		return o, reporters.GenerateJUnitReport(broken(o), base+".xml")
+		return o, reporters.GenerateJUnitReport(broken(o, o.Failures[0].Message), base+".xml")
 	} else if err != nil {
 		return o, fmt.Errorf("claim %s: %w", claim.Name, err)
 	}
@@ -147,6 +158,9 @@ func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, er
 	}
 	for _, r := range reports {
 		o.add(r)
+	}
+	if c.Mode == testlab.VM && o.NotRun() {
+		o.CouldNotRun = o.Skipped[0].Reason // which all have
 	}
 	if errRun != nil && len(o.Failures) == 0 {
 		o.Failures = append(o.Failures, Failure{Spec: claim.Name, Message: errRun.Error() + "\n" + printed.String()})
@@ -172,10 +186,10 @@ func native(ctx context.Context, _ string, args []string, output io.Writer) erro
 	return cmd.Run()
 }
 
-// broken is the report that the specs of a claim did not write.
-func broken(o Outcome) types.Report {
+// broken is the report that the specs of a claim did not write, which JUnit tells as an error and not as a failure.
+func broken(o Outcome, why string) types.Report {
 	spec := types.SpecReport{LeafNodeType: types.NodeTypeIt, LeafNodeText: o.Claim, State: types.SpecStateAborted}
-	spec.Failure.Message = o.Failures[0].Message
+	spec.Failure.Message = why
 	return types.Report{SuiteDescription: o.Claim, SpecReports: types.SpecReports{spec}}
 }
 
@@ -234,6 +248,9 @@ func specs(claim Claim, mode, base string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if mode == testlab.VM {
+		env.Insist(place)
 	}
 	claim.Specs(env)
 	config, reporter := ginkgo.GinkgoConfiguration()

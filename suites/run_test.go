@@ -2,6 +2,7 @@ package suites
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -46,7 +47,7 @@ func TestMain(m *testing.M) {
 }
 
 func here(specs func()) func(testlab.Env) {
-	return func(testlab.Env) { g.Describe("claim", g.Label("emu"), specs) }
+	return func(testlab.Env) { g.Describe("claim", g.Label("emu", "vm"), specs) }
 }
 
 // both adds a spec of another mode, which is not to run.
@@ -95,12 +96,12 @@ var (
 	})}
 )
 
-// run runs claims with a directory for temporary files of its own, which has to be empty afterwards.
+// run runs claims, on this machine unless c says otherwise, with a directory for temporary files of its own, which has to be empty afterwards.
 func run(t *testing.T, ctx context.Context, c Config, claims ...Claim) ([]Outcome, error) {
 	t.Helper()
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	c.Mode = "emu"
+	c.Mode = cmp.Or(c.Mode, testlab.Emu)
 	outcomes, err := Run(ctx, claims, c)
 	if left, errLeft := os.ReadDir(temp); errLeft != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, errLeft)

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -23,6 +24,9 @@ const (
 	// leap is how far ahead of the highest sequence number one may be and still be believed.
 	leap = 1 << 32
 )
+
+// DefaultQuiet is for machines that forward a packet within milliseconds.
+const DefaultQuiet = 250 * time.Millisecond
 
 // UDPSink receives a UDP flow.
 type UDPSink struct {
@@ -62,7 +66,7 @@ type UDPSinkConfig struct {
 	Listen  netip.AddrPort // port 0: the kernel chooses
 	Flow    uint64         // as the source's; datagrams of other flows count as foreign
 	Streams int            // as the source's; 0: 1
-	Quiet   time.Duration  // how long nothing may arrive after the end before the missing are lost; 0: 250 ms
+	Quiet   time.Duration  // how long nothing may arrive after the end before the missing are lost; 0: DefaultQuiet
 }
 
 // ListenUDP opens a sink, which receives until Finish, Close or the end of ctx.
@@ -75,13 +79,10 @@ func ListenUDP(ctx context.Context, cfg UDPSinkConfig) (*UDPSink, error) {
 		return nil, fmt.Errorf("udp sink: %w", err)
 	}
 	s := &UDPSink{
-		flow: cfg.Flow, quiet: cfg.Quiet, conn: conn, addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), clock: newClock(),
+		flow: cfg.Flow, quiet: cmp.Or(cfg.Quiet, DefaultQuiet), conn: conn, addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), clock: newClock(),
 		reader: make(chan struct{}), all: make(chan struct{}),
 		buf:     make([]byte, sinkMessages*sinkBuffer),
 		streams: make([]sequence, max(cfg.Streams, 1)), latency: newHistogram(), expected: math.MaxUint64,
-	}
-	if s.quiet == 0 {
-		s.quiet = 250 * time.Millisecond
 	}
 	s.raw, err = conn.SyscallConn()
 	if err == nil {

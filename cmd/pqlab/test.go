@@ -79,34 +79,56 @@ func newTest() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		verified, notRun := 0, 0
-		for _, o := range outcomes {
-			if o.OK() {
-				verified++
-			} else if o.NotRun() {
-				notRun++
-			}
-		}
 		if *asJSON {
 			if err := printJSON(c.OutOrStdout(), outcomes); err != nil {
 				return err
 			}
 		} else {
-			fmt.Fprintf(c.OutOrStdout(), "%d of %d claims verified", verified, len(outcomes))
-			if notRun > 0 {
-				fmt.Fprintf(c.OutOrStdout(), ", %d not run here", notRun)
-			}
-			fmt.Fprintln(c.OutOrStdout())
+			fmt.Fprintln(c.OutOrStdout(), tallied(outcomes))
 		}
-		switch {
-		case verified+notRun < len(outcomes):
-			return exitError(exitFailed)
-		case verified == 0:
-			return exitError(exitUnsupported)
-		}
-		return nil
+		return tallied(outcomes).err()
 	}
 	return c
+}
+
+// tally counts claims by what became of them.
+type tally struct{ all, verified, notRun, couldNotRun int }
+
+func tallied(outcomes []suites.Outcome) (t tally) {
+	for _, o := range outcomes {
+		t.all++
+		switch {
+		case o.OK():
+			t.verified++
+		case o.NotRun():
+			t.notRun++
+		case len(o.Failures) == 0 && o.CouldNotRun != "":
+			t.couldNotRun++
+		}
+	}
+	return t
+}
+
+func (t tally) String() string {
+	s := fmt.Sprintf("%d of %d claims verified", t.verified, t.all)
+	if t.notRun > 0 {
+		s += fmt.Sprintf(", %d not run here", t.notRun)
+	}
+	if t.couldNotRun > 0 {
+		s += fmt.Sprintf(", %d could not run", t.couldNotRun)
+	}
+	return s
+}
+
+// err is the exit status: a failure weighs more than what could not run, and that more than what was verified.
+func (t tally) err() error {
+	switch {
+	case t.verified+t.notRun+t.couldNotRun < t.all:
+		return exitError(exitFailed)
+	case t.couldNotRun > 0, t.verified == 0:
+		return exitError(exitUnsupported)
+	}
+	return nil
 }
 
 func choose(names []string) ([]suites.Claim, error) {
@@ -155,6 +177,9 @@ func suiteGuests(image string) (vm.Config, error) {
 	if err != nil {
 		return vm.Config{}, err
 	}
+	if _, err := vm.QEMU(); err != nil {
+		return vm.Config{}, err
+	}
 	return vm.Config{
 		Kernel: k, Env: guestEnviron(os.Environ()), Memory: 512 << 20, Timeout: guestTimeout, Cache: filepath.Dir(cache.Dir),
 	}, nil
@@ -176,10 +201,16 @@ func tell(w io.Writer, o suites.Outcome) {
 	verdict := "verified"
 	if o.NotRun() {
 		verdict = "not run"
+	} else if o.CouldNotRun != "" {
+		verdict = "could not run"
 	} else if !o.OK() {
 		verdict = "FAILED"
 	}
 	fmt.Fprintf(w, "%-10s %-8s %3d of %3d specs, %.1f s\n", o.Claim, verdict, o.Passed, o.Specs, o.Seconds)
+	if o.CouldNotRun != "" {
+		fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(o.CouldNotRun, "\n", "\n  "))
+		return
+	}
 	var reasons []string
 	skipped := map[string][]string{} // specs by reason
 	for _, s := range o.Skipped {

@@ -73,7 +73,7 @@ func refuses(e testlab.Env) {
 		began := time.Now()
 		_, err := r.tunnel.Establish(ctx)
 		Expect(err).To(MatchError(ContainSubstring(tunnelName)))
-		Expect(time.Since(began)).To(BeNumerically("<", 10*time.Second))
+		Expect(time.Since(began)).To(BeNumerically("<", testlab.Patience(10*time.Second)))
 		got, err := r.Send(ctx, r.Plan.Traffic[2], time.Second/4)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(got.Received).To(BeZero())

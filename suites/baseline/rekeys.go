@@ -21,16 +21,18 @@ func rekeys(e testlab.Env) {
 		used    func(ipsec.Counters) uint64
 		at      uint64
 	}{
-		{ipsec.ByPackets, topology.Limits{Packets: 400}, func(c ipsec.Counters) uint64 { return c.Packets }, 400},
+		{ipsec.ByPackets, topology.Limits{Packets: 800}, func(c ipsec.Counters) uint64 { return c.Packets }, 800},
 		{ipsec.ByBytes, topology.Limits{Bytes: 500_000}, func(c ipsec.Counters) uint64 { return c.Bytes }, 500_000},
 		{ipsec.ByBlocks, topology.Limits{Blocks: 30_000}, func(c ipsec.Counters) uint64 { return c.Blocks }, 30_000},
-		{ipsec.ByTime, topology.Limits{Time: time.Second}, func(ipsec.Counters) uint64 { return 0 }, 1},
+		{ipsec.ByTime, topology.Limits{Time: time.Second * time.Duration(slowly())}, func(ipsec.Counters) uint64 { return 0 }, 1},
 	} {
 		It(fmt.Sprintf("replaces its keys under load by %s, never late, and loses nothing", limit.trigger), func(ctx SpecContext) {
 			r := up(ctx, e, describe(topology.Rekey(limit.limits)), nil)
 			r.establish(ctx)
-			r.send(ctx, r.Plan.Traffic[2], 3*time.Second) // at about 1000 packets a second
-			r.send(ctx, r.Plan.Traffic[3], 3*time.Second)
+			// Some 3000 packets, and 1300 back, of 1.9 MB each.
+			long := 3 * time.Second * time.Duration(slowly())
+			r.send(ctx, r.Plan.Traffic[2], long)
+			r.send(ctx, r.Plan.Traffic[3], long)
 			all := r.settled(ctx)
 			Expect(only(all, ipsec.Failed)).To(BeEmpty())
 			Expect(only(all, ipsec.Expired)).To(BeEmpty())

@@ -15,13 +15,14 @@ import (
 
 	"pqlab/pqc/exchange"
 	"pqlab/pqc/exchange/exchangetest"
+	"pqlab/suites/testlab"
 	"pqlab/suites/testlab/gateways"
 )
 
-// patience of the victims, long enough for the honest steps of an exchange on a busy machine.
-const patience = 1500 * time.Millisecond
-
 func stalls() {
+	// Of the victims, long enough for the honest steps of an exchange on a busy machine.
+	patience := testlab.Patience(1500 * time.Millisecond)
+
 	It("gives a peer that stalls its deadline, serves others meanwhile, and installs nothing", func(ctx SpecContext) {
 		var fights sync.WaitGroup
 		for at := byte(proposal); at < messages; at++ {

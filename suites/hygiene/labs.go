@@ -10,7 +10,6 @@ import (
 	. "github.com/onsi/gomega"
 
 	"pqlab/capture"
-	"pqlab/lab"
 	"pqlab/nodes"
 	"pqlab/suites/testlab"
 	"pqlab/topology"
@@ -18,15 +17,6 @@ import (
 
 // labs come up and go down. Guard looks at what is left.
 func labs(e testlab.Env) {
-	up := func(ctx SpecContext, t *topology.Topology) *lab.Lab {
-		GinkgoHelper()
-		plan, err := t.Plan()
-		Expect(err).NotTo(HaveOccurred())
-		l, err := lab.Up(ctx, plan, e.Lab)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func(ctx SpecContext) { Expect(l.Down(ctx)).To(Succeed()) })
-		return l
-	}
 	for _, b := range topology.Builtins() {
 		builtin := func() *topology.Topology {
 			t, err := topology.Builtin(b.Name)
@@ -34,7 +24,7 @@ func labs(e testlab.Env) {
 			return t
 		}
 		It("leaves nothing: "+b.Name, func(ctx SpecContext) {
-			l := up(ctx, builtin())
+			l := e.Up(ctx, builtin(), nil)
 			for _, t := range l.Plan.Tunnels {
 				_, err := l.Tunnel(t.Name).Establish(ctx)
 				Expect(err).NotTo(HaveOccurred())
@@ -48,7 +38,7 @@ func labs(e testlab.Env) {
 					t.Nodes[i].Profile = "xeon"
 				}
 			}
-			l := up(ctx, t)
+			l := e.Up(ctx, t, nil)
 			dir := directory()
 			var taps []*capture.Tap
 			for _, link := range l.Plan.Links {
@@ -72,9 +62,7 @@ func labs(e testlab.Env) {
 	}
 
 	DescribeTable("leaves none of the commands that ran in it", func(ctx SpecContext, b *topology.Builder) {
-		t, err := b.Topology()
-		Expect(err).NotTo(HaveOccurred())
-		l := up(ctx, t)
+		l := e.Up(ctx, b, nil)
 		r, w, err := os.Pipe()
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(r.Close)

@@ -1,6 +1,7 @@
 package testlab
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"time"
@@ -83,6 +84,21 @@ func (e Env) Place() (Place, error) {
 		p.Note = "the processor is emulated: no time or rate here is one of pqlab"
 	}
 	return p, nil
+}
+
+// Insist skips every spec where the kernel has no IPsec or no netem: who asked for a guest shall not have specs verified on
+// something else. Call it before there are specs.
+func (e Env) Insist(p Place) {
+	var missing error
+	if p.Dataplane != probe.XFRM && e.Lab.Dataplane != probe.Gateway {
+		_, missing = probe.Dataplane(probe.XFRM)
+	}
+	if !strings.Contains(p.Shaper, "netem") {
+		missing = errors.Join(missing, probe.Netem())
+	}
+	if missing != nil {
+		BeforeEach(func() { Skip("the guest's kernel: " + missing.Error()) })
+	}
 }
 
 // fields are the labels of a suite that tell its place.

@@ -9,6 +9,7 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 
 	"pqlab/internal/vm/guest"
+	"pqlab/topology"
 )
 
 // Timeouts are longer where the processor is emulated, and only there.
@@ -18,6 +19,24 @@ func TestPatience(t *testing.T) {
 		got := patient([]any{NodeTimeout(time.Second), "text", SpecTimeout(time.Second), Label("x")})
 		if got[0] != NodeTimeout(want) || got[1] != "text" || got[2] != SpecTimeout(want) || Patience(time.Second) != want || Patience(0) != 0 {
 			t.Errorf("%q: %v, want %v", accel, got, want)
+		}
+	}
+}
+
+// So are the deadlines of exchanges, but for those that a spec has chosen.
+func TestExtend(t *testing.T) {
+	const chosen = 3 * time.Second
+	for accel, want := range map[string]time.Duration{"kvm": topology.DefaultDeadline, "tcg": slower * topology.DefaultDeadline} {
+		t.Setenv(guest.Accel, accel)
+		plan, err := topology.New("deadlines").Host("a").Host("b").Host("c").Ethernet("a", "b").Ethernet("b", "c").
+			Tunnel("usual", "a", "b").Tunnel("hasty", "b", "c", topology.Deadline(chosen)).Plan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		extend(plan)
+		extend(plan)
+		if usual, hasty := plan.Tunnels[0].Deadline, plan.Tunnels[1].Deadline; usual != want || hasty != chosen {
+			t.Errorf("%q: %v and %v, want %v and %v", accel, usual, hasty, want, chosen)
 		}
 	}
 }

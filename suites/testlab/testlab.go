@@ -24,6 +24,7 @@ import (
 	"pqlab/nodes"
 	"pqlab/probe"
 	"pqlab/topology"
+	"pqlab/traffic"
 )
 
 // cleanTimeout bounds how long the kernel may take to free what a lab gave up.
@@ -43,7 +44,9 @@ type Env struct {
 // NewEnv makes this process answer for what its specs leave. Call it once.
 func NewEnv() Env {
 	beingPatient()
-	e := Env{Owner: hygiene.Self(), Lab: lab.Options{Log: GinkgoWriter, Dataplane: os.Getenv(dataplaneEnv)}}
+	e := Env{Owner: hygiene.Self(), Lab: lab.Options{
+		Log: GinkgoWriter, Dataplane: os.Getenv(dataplaneEnv), Quiet: Patience(traffic.DefaultQuiet),
+	}}
 	e.kernel = sync.OnceValues(func() (bool, error) {
 		p, err := probe.Dataplane(e.Lab.Dataplane)
 		return p.Name == probe.XFRM, err
@@ -117,6 +120,7 @@ func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.
 	GinkgoHelper()
 	plan, err := t.Plan()
 	Expect(err).NotTo(HaveOccurred())
+	extend(plan)
 	o := e.Lab
 	if change != nil {
 		change(&o)
@@ -126,6 +130,15 @@ func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.
 	DeferCleanup(func(ctx SpecContext) { Expect(l.Down(ctx)).To(Succeed()) }, NodeTimeout(Patience(cleanTimeout)))
 	DeferCleanup(func() { refusedNothing(l) }) // before that
 	return l
+}
+
+// extend gives the exchanges of a plan the time that this machine takes. Deadlines that a spec has chosen stay.
+func extend(plan *topology.Plan) {
+	for i := range plan.Tunnels {
+		if d := &plan.Tunnels[i].Deadline; *d == topology.DefaultDeadline {
+			*d = Patience(topology.DefaultDeadline)
+		}
+	}
 }
 
 // Main is the TestMain of a suite.

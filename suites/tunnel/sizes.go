@@ -77,7 +77,9 @@ func (r *rig) flow(ctx context.Context, s agent.Source, v6 bool) traffic.Result 
 	GinkgoHelper()
 	s.Flow, s.Streams, s.From = rand.Uint64(), 1, r.host("h1", v6)
 	to := r.Node("h2").Agent()
-	sink, err := to.OpenSink(ctx, agent.Sink{Proto: s.Proto, Listen: netip.AddrPortFrom(r.host("h2", v6), 0), Flow: s.Flow, Streams: 1})
+	sink, err := to.OpenSink(ctx, agent.Sink{
+		Proto: s.Proto, Listen: netip.AddrPortFrom(r.host("h2", v6), 0), Flow: s.Flow, Streams: 1, Quiet: testlab.Patience(traffic.DefaultQuiet),
+	})
 	Expect(err).NotTo(HaveOccurred())
 	s.To = sink.Addr
 	sent, err := r.Node("h1").Agent().Send(ctx, s)
