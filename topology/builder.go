@@ -55,6 +55,13 @@ func (b *Builder) Seed(seed uint64) *Builder {
 	return b
 }
 
+// Verify measures each shaped link before the lab is used; fields of within that are zero mean the defaults.
+func (b *Builder) Verify(within Tolerance) *Builder {
+	b.t.Verify, b.t.Tolerance = true, within
+	b.mark("tolerance")
+	return b
+}
+
 // Client adds an end system that does not forward.
 func (b *Builder) Client(name string, options ...NodeOption) *Builder {
 	b.mark(b.node(name, Client, options))
@@ -254,94 +261,6 @@ func Profile(name string) NodeOption {
 // Inner gives a client or host inner addresses, as "192.168.7.1/32".
 func Inner(addresses ...string) NodeOption {
 	return nodeOption(func(n *Node) (err error) { n.Inner, err = parsePrefixes(addresses); return err })
-}
-
-// Delay of a link, one way.
-func Delay(d time.Duration) LinkOption {
-	return linkOption(func(l *Link) error { l.Delay = d; return nil })
-}
-
-// Jitter is the standard deviation of a link's delay.
-func Jitter(d time.Duration) LinkOption {
-	return linkOption(func(l *Link) error { l.Jitter = d; return nil })
-}
-
-// Loss is the share of packets that a link loses, 0 to 1.
-func Loss(share float64) LinkOption {
-	return linkOption(func(l *Link) error { l.Loss = share; return nil })
-}
-
-// LossCorrelation is that of the losses of two packets that follow one another, from 0 to less than 1.
-func LossCorrelation(c float64) LinkOption {
-	return linkOption(func(l *Link) error { l.LossCorrelation = c; return nil })
-}
-
-// A GilbertElliott is an option of a link.
-func (g GilbertElliott) link(l *Link) error {
-	l.GilbertElliott = g
-	if g == (GilbertElliott{}) {
-		return errors.New("an empty GilbertElliott loses nothing; leave it out")
-	}
-	return nil
-}
-
-// Distribution of a link's delay: "uniform", "normal", "pareto", "paretonormal".
-func Distribution(name string) LinkOption {
-	return linkOption(func(l *Link) error { l.Distribution = name; return nil })
-}
-
-// Table gives a link's delay an own distribution: equally likely values, of any mean and scale.
-func Table(values ...float64) LinkOption {
-	return linkOption(func(l *Link) error { l.Table = values; return nil })
-}
-
-// Unordered lets packets whose delay varies overtake each other.
-func Unordered() LinkOption {
-	return linkOption(func(l *Link) error { l.Unordered = true; return nil })
-}
-
-// Duplication is the share of packets that come twice.
-func Duplication(share float64) LinkOption {
-	return linkOption(func(l *Link) error { l.Duplication = share; return nil })
-}
-
-// Reordering is the share of packets that skip the delay of a link and so overtake others.
-func Reordering(share float64) LinkOption {
-	return linkOption(func(l *Link) error { l.Reordering = share; return nil })
-}
-
-// Corruption is the share of packets in which a link turns a bit over.
-func Corruption(share float64) LinkOption {
-	return linkOption(func(l *Link) error { l.Corruption = share; return nil })
-}
-
-// Length of a fibre in metres.
-func Length(metres float64) LinkOption {
-	return linkOption(func(l *Link) error { l.Length = metres; return nil })
-}
-
-// MTU of a link, bytes of IP packet.
-func MTU(bytes int) LinkOption { return linkOption(func(l *Link) error { l.MTU = bytes; return nil }) }
-
-// LinkSeed sets the seed of one link's randomness.
-func LinkSeed(seed uint64) LinkOption {
-	return linkOption(func(l *Link) error { l.Seed = seed; return nil })
-}
-
-// At gives a link's end at node an interface name (empty: Plan names it) and addresses.
-func At(node, iface string, addresses ...string) LinkOption {
-	return linkOption(func(l *Link) error {
-		end := &l.A
-		if l.B.Node == node {
-			end = &l.B
-		} else if l.A.Node != node {
-			return fmt.Errorf("does not end at %q", node)
-		}
-		var err error
-		end.Interface = iface
-		end.Addresses, err = parsePrefixes(addresses)
-		return err
-	})
 }
 
 // Name names a link or a flow.

@@ -3,7 +3,6 @@ package topology
 import (
 	"slices"
 	"strings"
-	"time"
 )
 
 // Change is what some keys of a link's shape are to become, as "pqlab link set" takes it. The zero value changes nothing.
@@ -63,19 +62,19 @@ func ParseChange(args []string) (Change, error) {
 
 // Apply gives the shape that a direction of the link has after the change, and Errors if no link can have it.
 func (c Change) Apply(link PlannedLink, now Shape) (Shape, error) {
-	length := time.Duration(0)
-	if link.Kind == Fibre {
-		length = fibreDelay(link.Length)
+	// What the link itself gives is added by checkShape.
+	now.Delay -= link.propagation()
+	if slot := link.slot(); slot > 0 && now.Rate == slot {
+		now.Rate = 0
 	}
-	now.Delay -= length // checkShape adds it
 	for _, set := range c.sets {
 		set(&now)
 	}
 	var p problems
-	p.checkShape(&now, length, func(key string) string { return key }, "link "+link.Name)
+	p.checkShape(&link.Link, &now, func(key string) string { return key }, "link "+link.Name)
 	if len(p.found) > 0 {
 		return Shape{}, p.found
 	}
-	now.Table = slices.Clone(now.Table)
+	now.Table, now.Outages = slices.Clone(now.Table), slices.Clone(now.Outages)
 	return now, nil
 }

@@ -296,9 +296,8 @@ func prefixForm(what string) form[netip.Prefix] {
 	return f
 }
 
-// endForm is an object that is mostly one node's name, and may then be written as the name alone.
-func endForm[T any](whole form[T], node func(*T) *string, alone func(T) bool) form[T] {
-	name := nameForm()
+// endForm is an object that is mostly one name, as that of a node, and may then be written as the name alone.
+func endForm[T any](name form[string], whole form[T], node func(*T) *string, alone func(T) bool) form[T] {
 	return form[T]{
 		read: func(d *decoder, n ast.Node, element string) (T, bool) {
 			var t T
@@ -326,6 +325,8 @@ func topologyForm() form[Topology] {
 		key("name", "Name of the lab.", nameForm(), func(t *Topology) *string { return &t.Name }),
 		key("description", "What the lab is.", text[string](ofType("string")), func(t *Topology) *string { return &t.Description }),
 		key("seed", "Seed of every random choice of the links; default 1.", seedForm(), func(t *Topology) *uint64 { return &t.Seed }),
+		key("verify", "Each shaped link is measured before the lab is used; default false.", boolForm(), func(t *Topology) *bool { return &t.Verify }),
+		key("tolerance", "How far a link may be off for verify.", toleranceForm(), func(t *Topology) *Tolerance { return &t.Tolerance }),
 		need(key("nodes", "Machines.", list("nodes", nodeForm(), maxNodes), func(t *Topology) *[]Node { return &t.Nodes })),
 		key("links", "What joins the machines.", list("links", linkForm(), maxLinks), func(t *Topology) *[]Link { return &t.Links }),
 		key("tunnels", "ESP tunnels, keyed by the post-quantum exchange.", list("tunnels", tunnelForm(), maxTunnels), func(t *Topology) *[]Tunnel { return &t.Tunnels }),
@@ -344,11 +345,21 @@ func nodeForm() form[Node] {
 		key("profile", "Device profile that caps its CPU.", text[string](enum(Profiles())), func(n *Node) *string { return &n.Profile }),
 		key("inner", "Addresses (/32, /128) on the loopback interface of a client or host, reached through tunnels only.",
 			list("inner", prefixForm("an inner address, as 192.168.7.1/32"), maxList), func(n *Node) *[]netip.Prefix { return &n.Inner }),
+		key("wifi", "Of an ap: the medium that its stations share.", optional(cellForm()), func(n *Node) **Cell { return &n.WiFi }),
+	)
+}
+
+func toleranceForm() form[Tolerance] {
+	return object("tolerance",
+		key("rate", "Share of the rate; default 2%.", shareForm(), func(t *Tolerance) *float64 { return &t.Rate }),
+		key("delay", "Of the median of the delay; default 1ms.", timeForm(), func(t *Tolerance) *time.Duration { return &t.Delay }),
+		key("jitter", "Of the quartiles of the delay; default 1ms.", timeForm(), func(t *Tolerance) *time.Duration { return &t.Jitter }),
+		key("confidence", "Of the interval of the losses seen in which the share of the link has to be; default 99.99%.", shareForm(), func(t *Tolerance) *float64 { return &t.Confidence }),
 	)
 }
 
 func linkForm() form[Link] {
-	end := endForm(object("link end",
+	end := endForm(nameForm(), object("link end",
 		need(key("node", "Node that the link enters.", nameForm(), func(e *End) *string { return &e.Node })),
 		key("interface", "Name of the interface, at most 15 bytes; default eth0, fib0, pcie0, wlan0 …",
 			text[string](pattern(`^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`)), func(e *End) *string { return &e.Interface }),
@@ -364,6 +375,11 @@ func linkForm() form[Link] {
 	fields = append(fields, shapeFields(func(l *Link) *Shape { return &l.Shape })...)
 	return object("link", append(fields,
 		key("length", "Of a fibre.", lengthForm(), func(l *Link) *float64 { return &l.Length }),
+		key("attenuation", "Of a fibre; default 0.2dB/km. It is kept for those who ask, and does nothing to packets.", attenuationForm(), func(l *Link) *float64 { return &l.Attenuation }),
+		key("gen", "Of PCI Express, 1 to 6: gives a pcie link its rate.", intForm(), func(l *Link) *int { return &l.Generation }),
+		key("lanes", "Of PCI Express: 1, 2, 4, 8, 16.", intForm(), func(l *Link) *int { return &l.Lanes }),
+		key("wifi", "The station's radio, by name or with more: the link shares the air of its access point with other stations.",
+			optional(stationForm()), func(l *Link) **Station { return &l.WiFi }),
 		key("mtu", "Bytes of IP packet; default 9000 for a fibre, else 1500.", intForm(), func(l *Link) *int { return &l.MTU }),
 		key("seed", "Of this link's randomness; default: from the topology's seed and the link's name.", seedForm(), func(l *Link) *uint64 { return &l.Seed }),
 	)...)
@@ -379,6 +395,8 @@ func shapeFields[T any](at func(*T) *Shape) []field[T] {
 	)
 	return []field[T]{
 		key("rate", "Bit rate in each direction; default: unshaped.", rateForm(), func(t *T) *Rate { return &at(t).Rate }),
+		key("rate_trace", "In place of a rate: times and their rates, over and over.", traceForm("rate_trace", stepForm(), ParseRateTrace), func(t *T) *[]RateStep { return &at(t).RateTrace }),
+		key("queue", "Of what waits for the rate; default: 20 ms at the rate and what comes in twice the delay.", queueForm(), func(t *T) *Queue { return &at(t).Queue }),
 		key("delay", "One way, added to what the length of a fibre gives.", timeForm(), func(t *T) *time.Duration { return &at(t).Delay }),
 		key("jitter", "Standard deviation of the delay.", timeForm(), func(t *T) *time.Duration { return &at(t).Jitter }),
 		key("distribution", "Of the delay; default normal.", text[string](enum(distributions())), func(t *T) *string { return &at(t).Distribution }),
@@ -387,6 +405,8 @@ func shapeFields[T any](at func(*T) *Shape) []field[T] {
 		key("loss", "Share of packets lost.", lossForm(), func(t *T) *float64 { return &at(t).Loss }),
 		key("loss_correlation", "Of the losses of two packets that follow one another.", lossForm(), func(t *T) *float64 { return &at(t).LossCorrelation }),
 		key("gilbert_elliott", "Loss in bursts, in place of loss: a good and a bad state, with a step for each packet.", chain, func(t *T) *GilbertElliott { return &at(t).GilbertElliott }),
+		key("loss_trace", "In place of loss: how many packets pass, are lost, pass, … over and over.", traceForm("loss_trace", runForm(), ParseLossTrace), func(t *T) *[]int { return &at(t).LossTrace }),
+		key("outages", "When nothing passes.", list("outages", outageForm(), maxOutages), func(t *T) *[]Outage { return &at(t).Outages }),
 		key("duplication", "Share of packets that come twice.", lossForm(), func(t *T) *float64 { return &at(t).Duplication }),
 		key("reordering", "Share of packets that skip the delay and overtake others.", lossForm(), func(t *T) *float64 { return &at(t).Reordering }),
 		key("corruption", "Share of packets in which a bit is turned over.", lossForm(), func(t *T) *float64 { return &at(t).Corruption }),
@@ -394,7 +414,7 @@ func shapeFields[T any](at func(*T) *Shape) []field[T] {
 }
 
 func tunnelForm() form[Tunnel] {
-	end := endForm(object("tunnel end",
+	end := endForm(nameForm(), object("tunnel end",
 		need(key("node", "Client, host or dpu.", nameForm(), func(e *TunnelEnd) *string { return &e.Node })),
 		key("subnets", "Protected behind this end; default: a dpu's PCIe subnets, the inner or own addresses of a client or host.",
 			list("subnets", prefixForm("a subnet, as 10.0.0.0/24"), maxList), func(e *TunnelEnd) *[]netip.Prefix { return &e.Subnets }),

@@ -70,16 +70,35 @@ func (p *planner) checkNumbers(i int, what string) {
 	} else if l.MTU < minMTU || l.MTU > maxMTU {
 		p.add(BadValue, at("mtu"), "%s: MTU %d is outside %d (the least that IPv6 takes) to %d", what, l.MTU, minMTU, maxMTU)
 	}
-	var length time.Duration
 	switch {
 	case !(l.Length >= 0) || l.Length > 1e9:
 		p.add(BadValue, at("length"), "%s: length %v is outside 0 to 1000000km", what, l.Length)
 	case l.Length > 0 && l.Kind != Fibre:
 		p.add(BadValue, at("length"), "%s: only a fibre has a length; give a delay", what)
-	default:
-		length = fibreDelay(l.Length)
 	}
-	p.checkShape(&l.Shape, length, at, what)
+	switch {
+	case l.Kind != Fibre && l.Attenuation != 0:
+		p.add(BadValue, at("attenuation"), "%s: only a fibre has an attenuation", what)
+	case !(l.Attenuation >= 0 && l.Attenuation <= 1000):
+		p.add(BadValue, at("attenuation"), "%s: attenuation %v dB/km is outside 0 to 1000", what, l.Attenuation)
+	case l.Kind == Fibre:
+		l.Attenuation = cmp.Or(l.Attenuation, defaultAttenuation)
+	}
+	p.checkSlot(i, what)
+	p.checkStation(i, what)
+	p.checkShape(l, &l.Shape, at, what)
+}
+
+// defaultAttenuation of a fibre, in dB/km: what single-mode fibre of ITU-T G.652.D has at 1550 nm, of which its
+// Recommendation wants at most 0.3 in a cable.
+const defaultAttenuation = 0.2
+
+// propagation is the delay that a fibre's length gives.
+func (l *Link) propagation() time.Duration {
+	if l.Kind != Fibre || !(l.Length >= 0 && l.Length <= 1e9) {
+		return 0
+	}
+	return fibreDelay(l.Length)
 }
 
 func (p *planner) checkTime(element, what string, d, least, most time.Duration) {

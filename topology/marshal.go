@@ -41,7 +41,7 @@ func (e *encoder) put(s string) {
 }
 
 func (e *encoder) object(fields func(put func(key string, write func()))) {
-	if e.depth >= flowDepth {
+	if e.depth >= flowDepth || e.value {
 		e.inLine("{", "}", func(sep func()) {
 			fields(func(key string, write func()) {
 				sep()

@@ -121,6 +121,7 @@ func (p *planner) run() {
 	if p.broken {
 		return
 	}
+	p.noteSlots()
 	p.makeSegments()
 	if p.broken {
 		return
@@ -166,6 +167,7 @@ func (p *planner) checkTop() {
 		}
 	}
 	checkText(&p.problems, "description", "description", p.t.Description)
+	p.checkTolerance()
 }
 
 // checkText accepts printable text of bounded size; it ends up in terminals and drawings.
@@ -205,6 +207,7 @@ func (p *planner) checkNodes() {
 		checkText(&p.problems, at(".certificate"), "node "+clip(n.Name)+": certificate", n.Certificate)
 		p.oneOf(at(".profile"), "node "+clip(n.Name)+": profile", n.Profile, Profiles(), true)
 		p.checkInner(i)
+		p.checkCell(i)
 	}
 	for i := range p.nodes {
 		p.nodes[i].Inner = slices.Clone(p.nodes[i].Inner)
@@ -328,12 +331,19 @@ func fibreDelay(metres float64) time.Duration {
 	return time.Duration(math.Round(metres * groupIndex / c * 1e9))
 }
 
-// plan assembles the result. Nothing in it is shared with the Topology.
+// plan assembles the result. Nothing in it is shared with the Topology but traces, which nobody writes to.
 func (p *planner) plan() *Plan {
-	plan := &Plan{Name: p.t.Name, Description: p.t.Description, Seed: cmp.Or(p.t.Seed, 1), Nodes: make([]PlannedNode, len(p.nodes)), Links: make([]PlannedLink, len(p.links)), Notes: p.notes}
+	plan := &Plan{Name: p.t.Name, Description: p.t.Description, Seed: cmp.Or(p.t.Seed, 1), Nodes: make([]PlannedNode, len(p.nodes)), Links: make([]PlannedLink, len(p.links)), Verify: p.t.Verify, Tolerance: p.t.Tolerance, Notes: p.notes}
+	if plan.Verify {
+		plan.Tolerance = plan.Tolerance.filled()
+	}
 	for i := range p.nodes {
 		n := &p.nodes[i]
 		n.Certificate = p.t.file(n.Certificate)
+		if n.WiFi != nil {
+			cell := n.WiFi.clone()
+			n.WiFi = &cell
+		}
 		planned := PlannedNode{Node: n.Node, Bridge: n.bridge(), Forward: n.Kind == DPU, Services: n.service}
 		if len(n.Inner) > 0 {
 			planned.Interfaces = append(planned.Interfaces, Interface{Name: "lo", Addresses: n.Inner})
@@ -345,7 +355,9 @@ func (p *planner) plan() *Plan {
 		planned.Routes = p.routesOf(i)
 		plan.Nodes[i] = planned
 	}
+	cells := p.cells()
 	for i, l := range p.links {
+		planned := PlannedLink{}
 		for side, end := range []*End{&l.A, &l.B} {
 			n := &p.nodes[p.ends[i][side]]
 			for j := range n.nics {
@@ -354,8 +366,14 @@ func (p *planner) plan() *Plan {
 				}
 			}
 		}
-		l.Table = slices.Clone(l.Table)
-		plan.Links[i] = PlannedLink{Link: l}
+		if l.WiFi != nil {
+			for _, n := range p.ends[i] {
+				planned.Cell = cmp.Or(planned.Cell, cells[n])
+			}
+		}
+		l.Table, l.Outages = slices.Clone(l.Table), slices.Clone(l.Outages)
+		planned.Link = l
+		plan.Links[i] = planned
 	}
 	for i := range p.tunnels {
 		plan.Tunnels = append(plan.Tunnels, p.tunnels[i].PlannedTunnel)

@@ -149,8 +149,13 @@ func (s Shape) DelayDistribution() string {
 // maxTable is how many values a table has at most.
 const maxTable = 4096
 
-// checkShape reports what no link can do. at gives the element of a key; length is what a fibre's adds to the delay.
-func (p *problems) checkShape(s *Shape, length time.Duration, at func(key string) string, what string) {
+// checkShape reports what l cannot do, whose kind, length, MTU and the like are right, and adds to s what l's length and
+// PCI Express give. at gives the element of a key.
+func (p *problems) checkShape(l *Link, s *Shape, at func(key string) string, what string) {
+	if l.WiFi != nil {
+		p.checkAir(s, at, what)
+		return
+	}
 	bad := func(key, format string, args ...any) { p.add(BadValue, at(key), what+": "+format, args...) }
 	for _, share := range []struct {
 		key   string
@@ -189,7 +194,9 @@ func (p *problems) checkShape(s *Shape, length time.Duration, at func(key string
 			bad("gilbert_elliott", "gilbert_elliott loses as much in the good state (%s) as in the bad one (%s)", percent(g.Good), percent(s.Chain().Bad))
 		}
 	}
-	p.checkDelay(s, length, at, what)
+	p.checkDelay(s, l.propagation(), at, what)
+	p.checkSlotRate(l, s, at, what)
+	p.checkSchedule(s, l.MTU, at, what)
 }
 
 func (p *problems) checkDelay(s *Shape, length time.Duration, at func(key string) string, what string) {

@@ -115,17 +115,24 @@ func nodeLines(n PlannedNode) []string {
 func (d *drawing) linkLines(i int) []string {
 	l := d.p.Links[i]
 	what := string(l.Kind)
-	if l.Rate > 0 {
-		what += " " + l.Rate.String()
+	if s := speedText(l); s != "-" && l.WiFi == nil {
+		what += " " + s
+	}
+	if l.WiFi != nil {
+		what += " " + l.WiFi.Profile
 	}
 	lines := []string{l.Name, what}
 	if l.Delay > 0 || l.Jitter > 0 {
 		lines = append(lines, delayText(l.Shape))
 	}
-	if l.Loses() && l.Chain() != (GilbertElliott{}) {
+	if lossText(l.Shape) != "-" {
 		lines = append(lines, "loss "+lossText(l.Shape))
 	}
-	if other := otherText(l.Shape); other != "" {
+	if l.WiFi != nil {
+		lines = append(lines, strings.TrimPrefix(l.WiFi.String(), l.WiFi.Profile+" "))
+		l.WiFi = nil
+	}
+	if other := otherText(l); other != "" {
 		lines = append(lines, other)
 	}
 	for _, end := range []End{l.A, l.B} {

@@ -16,6 +16,10 @@ func (p *Plan) Text() string {
 		fmt.Fprintf(&b, ": %s", p.Description)
 	}
 	fmt.Fprintf(&b, "\nseed %d\n", p.Seed)
+	if p.Verify {
+		t := p.Tolerance
+		fmt.Fprintf(&b, "links are measured before use: rate within %s, delay %v, jitter %v, loss in its %s interval\n", percent(t.Rate), t.Delay, t.Jitter, percent(t.Confidence))
+	}
 	table := func(head string, rows func(row func(cells ...any))) {
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "\n"+head)
@@ -48,8 +52,8 @@ func (p *Plan) Text() string {
 	if len(p.Links) > 0 {
 		table("LINK\tKIND\tA\tB\tRATE\tMTU\tDELAY\tLOSS", func(row func(...any)) {
 			for _, l := range p.Links {
-				cells := []any{l.Name, l.Kind, l.A.Node + " " + l.A.Interface, l.B.Node + " " + l.B.Interface, rateText(l.Rate), l.MTU, delayText(l.Shape), lossText(l.Shape)}
-				if other := otherText(l.Shape); other != "" {
+				cells := []any{l.Name, l.Kind, l.A.Node + " " + l.A.Interface, l.B.Node + " " + l.B.Interface, speedText(l), l.MTU, delayText(l.Shape), lossText(l.Shape)}
+				if other := otherText(l); other != "" {
 					cells = append(cells, other)
 				}
 				row(cells...)
@@ -92,6 +96,21 @@ func rateText(r Rate) string {
 	return r.String()
 }
 
+// speedText is the rate of a link, or where it comes from.
+func speedText(l PlannedLink) string {
+	switch {
+	case l.WiFi != nil:
+		return "airtime"
+	case len(l.RateTrace) > 0:
+		least := l.RateTrace[0].Rate
+		for _, step := range l.RateTrace {
+			least = min(least, step.Rate)
+		}
+		return fmt.Sprintf("%v to %v", least, peak(l.RateTrace))
+	}
+	return rateText(l.Rate)
+}
+
 func delayText(l Shape) string {
 	s := "-"
 	if l.Delay > 0 {
@@ -111,6 +130,9 @@ func delayText(l Shape) string {
 
 // lossText is the share of packets lost; "in bursts" if one loss makes the next more likely.
 func lossText(s Shape) string {
+	if lost, all := lostOf(s.LossTrace); all > 0 {
+		return fmt.Sprintf("%.4g%% by trace", 100*float64(lost)/float64(all))
+	}
 	g := s.Chain()
 	if g == (GilbertElliott{}) {
 		return "-"
@@ -124,8 +146,15 @@ func lossText(s Shape) string {
 }
 
 // otherText says what else befalls packets.
-func otherText(s Shape) string {
+func otherText(l PlannedLink) string {
+	s := l.Shape
 	var parts []string
+	if l.WiFi != nil {
+		parts = append(parts, l.WiFi.String())
+	}
+	if s.Queue != (Queue{}) {
+		parts = append(parts, s.Queue.String())
+	}
 	for _, p := range []struct {
 		share float64
 		name  string
@@ -133,6 +162,11 @@ func otherText(s Shape) string {
 		if p.share > 0 {
 			parts = append(parts, fmt.Sprintf("%.4g%% %s", 100*p.share, p.name))
 		}
+	}
+	if n := len(s.Outages); n > 1 {
+		parts = append(parts, fmt.Sprintf("%d outages", n))
+	} else if n == 1 {
+		parts = append(parts, "out "+s.Outages[0].String())
 	}
 	return strings.Join(parts, ", ")
 }

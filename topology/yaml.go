@@ -36,7 +36,7 @@ func Load(path string) (*Topology, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := Parse(path, data)
+	t, err := parse(path, data, filepath.Dir(path))
 	if err == nil {
 		t.Dir = filepath.Dir(path)
 	}
@@ -44,9 +44,11 @@ func Load(path string) (*Topology, error) {
 }
 
 // Parse reads a topology from YAML; name stands for the file in its errors, which are Errors and hold every mistake
-// found. A topology that it returns can be planned.
-func Parse(name string, data []byte) (*Topology, error) {
-	d := &decoder{at: map[string]position{}, file: name}
+// found. Files that it names are relative to the working directory. A topology that it returns can be planned.
+func Parse(name string, data []byte) (*Topology, error) { return parse(name, data, "") }
+
+func parse(name string, data []byte, dir string) (*Topology, error) {
+	d := &decoder{at: map[string]position{}, file: name, files: files{dir: dir, may: true, left: maxTraces}}
 	t := d.topology(data)
 	if !slices.ContainsFunc(d.found, essential) {
 		_, err := t.Plan()
@@ -87,8 +89,9 @@ func (d *decoder) unsaid(errs Errors) Errors {
 // decoder reads forms from a YAML tree and remembers where each element is.
 type decoder struct {
 	problems
-	at   map[string]position
-	file string
+	at    map[string]position
+	file  string
+	files files
 }
 
 func (d *decoder) topology(data []byte) (t Topology) {
