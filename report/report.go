@@ -34,6 +34,9 @@ type Result struct {
 	// CPUSeconds that the processes of a node took, by its name.
 	CPUSeconds map[string]float64 `json:"cpu_seconds"`
 	Watches    []Watch            `json:"plaintext_watch"`
+	// XfrmStat is what rose in /proc/net/xfrm_stat, by node and by the kernel's name for it. It has each node whose tunnels
+	// the kernel's IPsec carried, also where nothing rose.
+	XfrmStat map[string]map[string]uint64 `json:"xfrm_stat"`
 
 	Captures []Capture `json:"captures"`
 	Logs     []Log     `json:"logs"` // of daemons that are not pqlab's own

@@ -55,7 +55,7 @@ func TestJSONKeys(t *testing.T) {
 		"topology", "seed", "kernel", "dataplane", "shaper", "exchange.suite", "exchange.ms", "exchange.bytes", "traffic.from",
 		"traffic.to", "traffic.proto", "traffic.streams", "traffic.bits_per_second", "traffic.sent", "traffic.lost",
 		"traffic.reordered", "traffic.latency_us.p50", "traffic.latency_us.p99", "rekeys.trigger", "rekeys.at_ms", "rekeys.lost",
-		"cpu_seconds.h1", "tunnels.exchange.steps.ms", "tunnels.sas.blocks", "tunnels.drops.reasons", "plaintext_watch.plaintext",
+		"cpu_seconds.h1", "tunnels.exchange.steps.ms", "tunnels.sas.blocks", "tunnels.drops.reasons", "plaintext_watch.plaintext", "xfrm_stat.d2.XfrmInNoStates",
 		"checks.ok", "verdict", "warnings", "machine.cpus", "version", "started", "duration_ms", "command",
 	} {
 		if _, ok := at(m, path); !ok {

@@ -45,6 +45,7 @@ func sample() Result {
 		Rekeys: []Rekey{{"fibre", "blocks", 1620, 11.2, 0}, {"fibre", "blocks", 3110, 10.9, 0}, {"fibre", "time", 3400, 10.9, 0},
 			{"fibre", "blocks", 4730.5, 12.4, 3}},
 		CPUSeconds: map[string]float64{"h1": 1.9, "d1": 4.8, "d2": 5.1, "h2": 2.2},
+		XfrmStat:   map[string]map[string]uint64{"d1": {}, "d2": {"XfrmInNoStates": 2}},
 		Watches:    []Watch{{Link: "d1-d2", ESPinUDP: 1_234_567, Exchange: 31, Other: 8}, {Link: "spare", ESP: 7, Plaintext: 3}},
 		Checks: []Check{{"no packet lost in a rekey", false, "3 lost at 4.730 s"}, {"no plaintext on d1-d2", true, "1 234 567 ESP packets, 0 in plaintext"},
 			{"at least two rekeys by blocks", true, "3"}},

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"pqlab/ipsec"
+	"pqlab/ipsec/xfrm"
 	"pqlab/report"
 	"pqlab/topology"
 )
@@ -98,4 +99,25 @@ func (r *runner) countTunnel(ctx context.Context, t topology.PlannedTunnel, out 
 		r.check(fmt.Sprintf("tunnel %s refused nothing", t.Name), false, refused[1:])
 	}
 	return nil
+}
+
+const statisticsCheck = "xfrm_stat has not risen"
+
+// judgeStatistics checks that the kernel's IPsec refused nothing in the nodes whose tunnels it carried.
+func (r *runner) judgeStatistics(rose map[string]xfrm.Statistics) {
+	r.result.XfrmStat = map[string]map[string]uint64{}
+	var risen []string
+	for _, node := range slices.Sorted(maps.Keys(rose)) {
+		r.result.XfrmStat[node] = rose[node]
+		for _, counter := range slices.Sorted(maps.Keys(rose[node])) {
+			risen = append(risen, fmt.Sprintf("node %s: %s by %d", node, counter, rose[node][counter]))
+		}
+	}
+	switch {
+	case len(rose) == 0: // nothing to judge
+	case risen == nil:
+		r.check(statisticsCheck, true, "at "+strings.Join(slices.Sorted(maps.Keys(rose)), ", "))
+	default:
+		r.check(statisticsCheck, false, strings.Join(risen, ", "))
+	}
 }

@@ -1,11 +1,13 @@
 package run
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
 	"pqlab/agent"
 	"pqlab/ipsec"
+	"pqlab/ipsec/xfrm"
 	"pqlab/report"
 	"pqlab/topology"
 )
@@ -78,6 +80,48 @@ func TestSpent(t *testing.T) {
 		}
 		if spent(c.used, topology.Limits{}) {
 			t.Errorf("%+v: spent without limits", c.used)
+		}
+	}
+}
+
+// Each counter that rose is named, with its node and by how much, and fails the run. A gateway's is not judged.
+func TestJudgeStatistics(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		rose  map[string]xfrm.Statistics
+		judge bool // there is something to judge
+		ok    bool
+		words []string
+	}{
+		"gateways": {nil, false, true, nil},
+		"clean":    {map[string]xfrm.Statistics{"a": {}, "b": {}}, true, true, []string{"a", "b"}},
+		"one":      {map[string]xfrm.Statistics{"a": {}, "b": {"XfrmInNoStates": 7}}, true, false, []string{"b: XfrmInNoStates by 7"}},
+		"several": {
+			map[string]xfrm.Statistics{"a": {"XfrmInStateSeqError": 1}, "b": {"XfrmInNoStates": 7, "XfrmOutNoStates": 2}}, true, false,
+			[]string{"a: XfrmInStateSeqError by 1", "b: XfrmInNoStates by 7", "b: XfrmOutNoStates by 2"},
+		},
+	} {
+		r := &runner{}
+		r.judgeStatistics(tt.rose)
+		if len(r.result.XfrmStat) != len(tt.rose) || (len(r.result.Checks) == 1) != tt.judge || len(r.result.Checks) > 1 {
+			t.Errorf("%s: %+v", name, r.result)
+			continue
+		}
+		for node, rose := range tt.rose {
+			if got := r.result.XfrmStat[node]; got == nil || !maps.Equal(got, rose) {
+				t.Errorf("%s: node %s: %v, want %v", name, node, got, rose)
+			}
+		}
+		if !tt.judge {
+			continue
+		}
+		if c := r.result.Checks[0]; c.OK != tt.ok || (r.result.Verdict() == report.Pass) != tt.ok {
+			t.Errorf("%s: %+v", name, c)
+		}
+		for _, w := range tt.words {
+			if !strings.Contains(r.result.Checks[0].Detail, w) {
+				t.Errorf("%s: no %q in %q", name, w, r.result.Checks[0].Detail)
+			}
 		}
 	}
 }

@@ -226,6 +226,11 @@ func (r *runner) count(ctx context.Context) error {
 		}
 	}
 	r.judgeRekeys(homeless)
+	rose, err := r.lab.XfrmStatistics()
+	if err != nil {
+		return err
+	}
+	r.judgeStatistics(rose)
 	return nil
 }
 

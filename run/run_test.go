@@ -2,11 +2,13 @@ package run
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,8 +25,10 @@ import (
 	"pqlab/internal/journal"
 	"pqlab/internal/netns"
 	"pqlab/internal/rootless"
+	"pqlab/ipsec"
 	"pqlab/lab"
 	"pqlab/nodes"
+	"pqlab/probe"
 	"pqlab/report"
 	"pqlab/supervisor"
 	"pqlab/topology"
@@ -79,7 +83,7 @@ func TestDo(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deep", "captures")
 	var told []string
 	result, err := Do(t.Context(), p, Options{
-		Lab: lab.Options{Log: os.Stderr}, Duration: 400 * time.Millisecond, Capture: dir, Version: "v1", Command: []string{"pqlab", "run"},
+		Lab: lab.Options{Log: os.Stderr, Dataplane: probe.Gateway}, Duration: 400 * time.Millisecond, Capture: dir, Version: "v1", Command: []string{"pqlab", "run"},
 		Progress: func(s string) { told = append(told, s) },
 	})
 	if err != nil {
@@ -145,6 +149,9 @@ func TestDo(t *testing.T) {
 	if nodes := slices.Sorted(maps.Keys(result.CPUSeconds)); !slices.Equal(nodes, []string{"a", "b", "c"}) || result.CPUSeconds["a"] <= 0 {
 		t.Errorf("CPU %v", result.CPUSeconds)
 	}
+	if len(result.XfrmStat) != 0 { // what the kernel counts says nothing of a gateway's tunnels
+		t.Errorf("xfrm_stat %v", result.XfrmStat)
+	}
 	if len(result.Captures) != 2 {
 		t.Fatalf("captures %+v", result.Captures)
 	}
@@ -163,6 +170,74 @@ func TestDo(t *testing.T) {
 	if err := report.CheckDir(filepath.Dir(dir)); err != nil {
 		t.Error(err)
 	}
+}
+
+// What the kernel's IPsec refuses in a run fails it, by node and reason; a run in which it refuses nothing says so.
+func TestXfrmStat(t *testing.T) {
+	owner.Check(t)
+	if _, err := probe.Dataplane(probe.XFRM); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	const unknown = 3 // packets of an SPI that nobody has
+	for _, encapsulation := range []string{"udp", "esp"} {
+		for _, provoked := range []bool{false, true} {
+			p := plan(t, small)
+			p.Tunnels[0].Encapsulation = encapsulation
+			p.Tunnels[0].Rekey.Packets = 1e6 // no machine is too slow for that
+			r := &runner{
+				plan: p, ledger: newLedger(p), started: traffic.Now(), result: report.Result{CPUSeconds: map[string]float64{}},
+				options: Options{Lab: lab.Options{Dataplane: probe.XFRM}, Duration: 400 * time.Millisecond},
+			}
+			const flow = 2
+			step := -1
+			r.options.Progress = func(string) {
+				if step++; step != flow || !provoked {
+					return
+				}
+				if err := r.lab.Node("b").Namespace().Do(func() error { return stray(p.Tunnels[0], unknown) }); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := r.run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]uint64{}
+			if provoked {
+				want["XfrmInNoStates"] = unknown
+			}
+			if got := r.result.XfrmStat; len(got) != 2 || !maps.Equal(got["a"], want) || got["b"] == nil || len(got["b"]) != 0 {
+				t.Errorf("%s, provoked %v: %v", encapsulation, provoked, got)
+			}
+			i := slices.IndexFunc(r.result.Checks, func(c report.Check) bool { return c.Name == statisticsCheck })
+			if i < 0 || r.result.Checks[i].OK == provoked {
+				t.Errorf("%s, provoked %v: %+v", encapsulation, provoked, r.result.Checks)
+			}
+		}
+	}
+}
+
+// stray sends n ESP packets that nobody has an SA for to the first end of a tunnel.
+func stray(tunnel topology.PlannedTunnel, n int) error {
+	network, to := "ip:50", tunnel.OuterA.String()
+	if tunnel.Encapsulation == "udp" {
+		network, to = "udp", netip.AddrPortFrom(tunnel.OuterA, ipsec.UDPPort).String()
+	}
+	c, err := net.Dial(network, to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for seq := range n {
+		packet := make([]byte, 64)
+		binary.BigEndian.PutUint32(packet, 0xdeadbeef)
+		binary.BigEndian.PutUint32(packet[4:], uint32(seq+1))
+		if _, err := c.Write(packet); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Whenever a run is interrupted, it says so, and nothing of it is left.
@@ -367,7 +442,7 @@ func TestDoWithoutALab(t *testing.T) {
 func TestHold(t *testing.T) {
 	owner.Check(t)
 	p := plan(t, small)
-	l, err := Hold(t.Context(), p, lab.Options{Log: os.Stderr}, func(string) {})
+	l, err := Hold(t.Context(), p, lab.Options{Log: os.Stderr, Dataplane: probe.Gateway}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
