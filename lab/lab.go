@@ -215,8 +215,8 @@ func (l *Lab) makeNamespaces() error {
 	return nil
 }
 
-// wire makes the links and gives the nodes their addresses and routes. Links go with the namespaces of their ends: the
-// kernel frees a thousand of those together in the time that it takes to delete one link after the other.
+// wire makes the links and gives the nodes their addresses and routes. Links of the kernel go with the namespaces of their
+// ends: it frees a thousand of those together in the time that it takes to delete one link after the other.
 func (l *Lab) wire(ctx context.Context) error {
 	for _, p := range l.Plan.Links {
 		if err := ctx.Err(); err != nil {
@@ -227,6 +227,9 @@ func (l *Lab) wire(ctx context.Context) error {
 			return err
 		}
 		l.links[p.Name] = link
+		if link.Driven() {
+			l.onDown("link "+p.Name, func(context.Context) error { return link.Close() })
+		}
 		if len(link.Ignored) > 0 {
 			l.warn(fmt.Sprintf("link %s: %s not given, as --shaper=none asks", p.Name, strings.Join(link.Ignored, ", ")))
 		}

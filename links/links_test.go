@@ -83,11 +83,12 @@ func without(names ...string) kernel {
 	}
 	return kernel{
 		tbf: has("tbf", "CONFIG_NET_SCH_TBF"), netem: has("netem", "CONFIG_NET_SCH_NETEM"), seeds: func() bool { return true },
+		tap: has("TAP", "CONFIG_TUN"),
 	}
 }
 
 // only shapes by one discipline.
-func only(d discipline) Shaper { return queueing{d.Name(), []discipline{d}} }
+func only(d discipline) Shaper { return queueing{d.Name(), []discipline{d}, wired{without("TAP")}} }
 
 func TestMakeAndClose(t *testing.T) {
 	host, err := net.Interfaces()
@@ -232,7 +233,14 @@ func TestChoose(t *testing.T) {
 	jitter, slow := planned("jitter0"), planned("slow")
 	jitter.Jitter = time.Millisecond
 	slow.Delay, slow.Jitter = time.Minute, 2200*time.Millisecond
-	const noTBF, noNetem = "this kernel has no tbf (CONFIG_NET_SCH_TBF)", "this kernel has no netem (CONFIG_NET_SCH_NETEM)"
+	traced, wireless := planned("traced"), planned("wireless")
+	traced.RateTrace = []topology.RateStep{{Length: time.Second, Rate: 1e6}}
+	wireless.WiFi = &topology.Station{Profile: "iot-n-1x1-20", Distance: 5}
+	const (
+		noTBF, noNetem = "this kernel has no tbf (CONFIG_NET_SCH_TBF)", "this kernel has no netem (CONFIG_NET_SCH_NETEM)"
+		noTAP          = "this kernel has no TAP (CONFIG_TUN)"
+	)
+	instead := []string{"wire"}
 
 	tests := []struct {
 		name   string
@@ -249,21 +257,29 @@ func TestChoose(t *testing.T) {
 		{name: "netem does all", links: []topology.PlannedLink{bare, rated, wifi, jitter}, kernel: without(), shaper: "auto"},
 		{name: "netem by name", links: []topology.PlannedLink{bare, rated, wifi, jitter}, want: "netem", kernel: without(), shaper: "netem"},
 		{name: "nothing needed of netem", links: []topology.PlannedLink{bare}, want: "netem", kernel: without("tbf", "netem"), shaper: "netem"},
-		{name: "no tbf", links: []topology.PlannedLink{bare, rated}, kernel: without("tbf", "netem"), lacks: []LinkNeeds{
-			{"rated", []string{fmt.Sprint("rate ", rated.Rate)}, []string{noNetem, noTBF}},
+		{name: "wire does all", links: []topology.PlannedLink{bare, rated, wifi, jitter, slow, traced}, want: "wire", kernel: without("tbf", "netem"), shaper: "wire"},
+		{name: "where there is no netem", links: []topology.PlannedLink{bare, rated, wifi, jitter, slow, traced}, kernel: without("tbf", "netem"), shaper: "auto"},
+		{name: "no tbf", links: []topology.PlannedLink{bare, rated}, kernel: without("tbf", "netem", "TAP"), lacks: []LinkNeeds{
+			{"rated", []string{fmt.Sprint("rate ", rated.Rate)}, []string{noNetem, noTBF, noTAP}, nil},
 		}},
-		{name: "no netem, each link told", links: []topology.PlannedLink{bare, wifi, rated, jitter}, want: "auto", kernel: without("netem"), lacks: []LinkNeeds{
-			{"wifi0", []string{"delay 2ms", "loss 1%"}, []string{noNetem}},
-			{"jitter0", []string{"jitter 1ms"}, []string{noNetem}},
+		{name: "no netem, each link told", links: []topology.PlannedLink{bare, wifi, rated, jitter}, want: "auto", kernel: without("netem", "TAP"), lacks: []LinkNeeds{
+			{"wifi0", []string{"delay 2ms", "loss 1%"}, []string{noNetem, noTAP}, nil},
+			{"jitter0", []string{"jitter 1ms"}, []string{noNetem, noTAP}, nil},
 		}},
 		{name: "netem is there but not asked for", links: []topology.PlannedLink{jitter}, want: "tbf", kernel: without(), lacks: []LinkNeeds{
-			{"jitter0", []string{"jitter 1ms"}, []string{"tbf gives a rate and nothing else"}},
+			{"jitter0", []string{"jitter 1ms"}, []string{"tbf gives a rate and nothing else"}, instead},
 		}},
-		{name: "neither", links: []topology.PlannedLink{wifi}, kernel: without("tbf", "netem"), lacks: []LinkNeeds{
-			{"wifi0", []string{fmt.Sprint("rate ", wifi.Rate), "delay 2ms", "loss 1%"}, []string{noNetem, noTBF}},
+		{name: "neither", links: []topology.PlannedLink{wifi}, want: "netem", kernel: without("tbf", "netem"), lacks: []LinkNeeds{
+			{"wifi0", []string{fmt.Sprint("rate ", wifi.Rate), "delay 2ms", "loss 1%"}, []string{noNetem, noTBF}, instead},
 		}},
-		{name: "more than netem can", links: []topology.PlannedLink{slow}, kernel: without(), lacks: []LinkNeeds{
-			{"slow", []string{"jitter 2.2s"}, []string{"netem varies a delay by 2.1 s at most"}},
+		{name: "more than netem can", links: []topology.PlannedLink{slow}, want: "netem", kernel: without(), lacks: []LinkNeeds{
+			{"slow", []string{"jitter 2.2s"}, []string{"netem varies a delay by 2.1 s at most"}, instead},
+		}},
+		{name: "no trace in netem", links: []topology.PlannedLink{traced}, want: "netem", kernel: without("TAP"), lacks: []LinkNeeds{
+			{"traced", traced.Scheduled(), []string{"netem knows chance alone"}, nil},
+		}},
+		{name: "no TAP", links: []topology.PlannedLink{bare}, want: "wire", kernel: without("TAP"), lacks: []LinkNeeds{
+			{"bare", []string{"TAP interfaces"}, []string{noTAP}, nil},
 		}},
 	}
 	for _, tt := range tests {
@@ -277,7 +293,7 @@ func TestChoose(t *testing.T) {
 			}
 			var unsupported *UnsupportedError
 			if !errors.As(err, &unsupported) || !slices.EqualFunc(unsupported.Links, tt.lacks, func(a, b LinkNeeds) bool {
-				return a.Link == b.Link && slices.Equal(a.Needs, b.Needs) && slices.Equal(a.Missing, b.Missing)
+				return a.Link == b.Link && slices.Equal(a.Needs, b.Needs) && slices.Equal(a.Missing, b.Missing) && slices.Equal(a.Instead, b.Instead)
 			}) {
 				t.Errorf("got %v\nwant %v", err, tt.lacks)
 			}
@@ -286,7 +302,7 @@ func TestChoose(t *testing.T) {
 	if _, err := Choose(nil, "nteem"); !errors.Is(err, ErrUnknownShaper) {
 		t.Errorf("unknown shaper: %v", err)
 	}
-	for _, name := range Names() {
+	for _, name := range Names() { // nothing needed of what is not there
 		if _, err := Choose(nil, name); err != nil {
 			t.Error(err)
 		}
@@ -297,9 +313,9 @@ func TestChoose(t *testing.T) {
 func ExampleUnsupportedError() {
 	wifi := planned("wifi0")
 	wifi.Delay, wifi.Loss = 2*time.Millisecond, 0.01
-	_, err := choose([]topology.PlannedLink{wifi}, "", without("netem"))
+	_, err := choose([]topology.PlannedLink{wifi}, "netem", without("netem"))
 	fmt.Println(err)
-	// Output: link wifi0: needs delay 2ms and loss 1%; this kernel has no netem (CONFIG_NET_SCH_NETEM); --shaper=none runs it unshaped
+	// Output: link wifi0: needs delay 2ms and loss 1%; this kernel has no netem (CONFIG_NET_SCH_NETEM); --shaper=wire can; --shaper=none runs it unshaped
 }
 
 // Make is given links one by one, and Choose may have seen others.
@@ -307,7 +323,7 @@ func TestMakeRefusesWhatTheShaperLacks(t *testing.T) {
 	nss := spaces(t, 2)
 	link := planned("a-b")
 	link.Delay = time.Millisecond
-	for _, s := range []Shaper{only(tbf{without()}), only(netem{without("netem")}), shapers(without("netem"))[0]} {
+	for _, s := range []Shaper{only(tbf{without()}), only(netem{without("netem")}), shapers(without("netem", "TAP"))[0], wired{without("TAP")}} {
 		var unsupported *UnsupportedError
 		if _, err := Make(link, nss[0], nss[1], s); !errors.As(err, &unsupported) {
 			t.Errorf("%s: %v", s.Name(), err)

@@ -22,6 +22,9 @@ type netem struct{ kernel }
 func (netem) Name() string { return "netem" }
 
 func (n netem) lacks(s topology.Shape) (needs, missing []string) {
+	if scheduled := s.Scheduled(); scheduled != nil {
+		return scheduled, []string{"netem knows chance alone"}
+	}
 	errTBF := n.tbf()
 	for _, err := range []error{n.netem(), errTBF} {
 		if err != nil {

@@ -231,7 +231,7 @@ func TestQueueLimit(t *testing.T) {
 // holding reads what the kernel says of both ends.
 func holding(t testing.TB, l *Link) (all [2]map[uint32][]byte) {
 	t.Helper()
-	for side, e := range l.ends {
+	for side, e := range l.body.(*pair).ends {
 		options, err := readOptions(e.ns, e.index)
 		if err != nil {
 			t.Fatal(err)
@@ -317,7 +317,7 @@ func TestSetIsAllOrNothing(t *testing.T) {
 	}
 	limited := topology.Shape{Rate: 10e6}
 	refusing := refusal{tbf: tbf{without()}}
-	made, _, _ := pairOf(t, shaped(limited), queueing{"refusing", []discipline{&refusing}})
+	made, _, _ := pairOf(t, shaped(limited), queueing{"refusing", []discipline{&refusing}, wired{without("TAP")}})
 	before, state := holding(t, made), made.State()
 	other := topology.Shape{Rate: 20e6}
 	set := func(a, b topology.Shape) error {

@@ -11,13 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
+	"pqlab/links/wire"
 	"pqlab/topology"
 )
 
-// kernel answers whether the kernel has a qdisc: nil if so, else why not.
+// kernel answers whether the kernel has a qdisc, or TAP interfaces for us: nil if so, else why not.
 type kernel struct {
 	tbf, netem func() error
 	seeds      func() bool // whether netem takes a seed; asked only if there is a netem
+	tap        func() error
 }
 
 // probed asks the running kernel, each thing at most once and only when it matters.
@@ -27,6 +29,7 @@ func probed() kernel {
 		tbf:   sync.OnceValue(ProbeTBF),
 		netem: func() error { _, err := tryNetem(); return err },
 		seeds: func() bool { seeded, _ := tryNetem(); return seeded },
+		tap:   sync.OnceValue(wire.Probe),
 	}
 }
 

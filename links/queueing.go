@@ -29,13 +29,28 @@ type discipline interface {
 type queueing struct {
 	name    string
 	choices []discipline
+	wired   wired // what does more, for those who ask for it
 }
 
 func (q queueing) Name() string { return q.name }
 
 func (q queueing) Lacks(link topology.PlannedLink) *LinkNeeds {
+	if link.WiFi != nil {
+		return &LinkNeeds{Link: link.Name, Needs: needsOf(link), Missing: []string{"the kernel's queues know no airtime"}, Instead: q.instead(link)}
+	}
 	_, lacks := q.pick(link.Name, [2]topology.Shape{link.Shape, link.Shape})
+	if lacks != nil {
+		lacks.Instead = q.instead(link)
+	}
 	return lacks
+}
+
+// instead names shapers that could do what link needs.
+func (q queueing) instead(link topology.PlannedLink) []string {
+	if q.wired.Lacks(link) == nil {
+		return []string{q.wired.Name()}
+	}
+	return nil
 }
 
 // pick gives a discipline, or nil where both directions are bare. If there is none it says what the one nearest to it
@@ -70,33 +85,15 @@ func union(a, b []string) []string {
 	return a
 }
 
-func (q queueing) connect(link topology.PlannedLink, a, b *netns.Namespace) (*Link, error) {
-	shapes := [2]topology.Shape{link.Shape, link.Shape}
-	d, _ := q.pick(link.Name, shapes)
-	qs := queuesOf(d, link, shapes)
+func (q queueing) connect(link topology.PlannedLink, a, b *netns.Namespace) (body, error) {
+	d, _ := q.pick(link.Name, [2]topology.Shape{link.Shape, link.Shape})
+	qs := queuesOf(d, link, [2]topology.Shape{link.Shape, link.Shape})
 	made, err := newVeth(link, a, b, func(side int, e end) error { return e.become(nil, qs[side]) })
 	if err != nil {
 		return nil, err
 	}
-	made.choices, made.state = &q, q.stateOf(d, shapes)
+	made.choices, made.now = q, d
 	return made, nil
-}
-
-func (q queueing) stateOf(d discipline, shapes [2]topology.Shape) State {
-	if d == nil {
-		return State{Shaper: none{}.Name(), Shapes: shapes}
-	}
-	return State{d.Name(), shapes, d.seeded()}
-}
-
-// named is the discipline of that name; nil if q has none such.
-func (q queueing) named(name string) discipline {
-	for _, d := range q.choices {
-		if d.Name() == name {
-			return d
-		}
-	}
-	return nil
 }
 
 // queuesOf gives the queues of both ends. Each direction has randomness of its own.

@@ -17,15 +17,38 @@ type Shaper interface {
 	// Lacks says what link needs that this shaper cannot give it here; nil when it can be made.
 	Lacks(link topology.PlannedLink) *LinkNeeds
 	// connect makes a link that Lacks nothing. On error it leaves nothing.
-	connect(link topology.PlannedLink, a, b *netns.Namespace) (*Link, error)
+	connect(link topology.PlannedLink, a, b *netns.Namespace) (body, error)
 }
 
 // shapers lists what exists. A new shaper joins with a line.
 func shapers(k kernel) []Shaper {
-	tbf, netem := tbf{k}, netem{k}
+	tbf, netem, wired := tbf{k}, netem{k}, wired{k}
 	return []Shaper{
-		queueing{"auto", []discipline{tbf, netem}}, queueing{tbf.Name(), []discipline{tbf}}, queueing{netem.Name(), []discipline{netem}}, none{},
+		auto{queueing{"auto", []discipline{tbf, netem}, wired}, wired},
+		queueing{tbf.Name(), []discipline{tbf}, wired}, queueing{netem.Name(), []discipline{netem}, wired}, wired, none{},
 	}
+}
+
+// auto takes for each link the least that can do it.
+type auto struct {
+	queueing
+	wired wired
+}
+
+func (a auto) Lacks(link topology.PlannedLink) *LinkNeeds {
+	lacks := a.queueing.Lacks(link)
+	if lacks == nil || a.wired.Lacks(link) == nil {
+		return nil
+	}
+	lacks.Missing = union(lacks.Missing, a.wired.Lacks(link).Missing)
+	return lacks
+}
+
+func (a auto) connect(link topology.PlannedLink, x, y *netns.Namespace) (body, error) {
+	if a.queueing.Lacks(link) == nil {
+		return a.queueing.connect(link, x, y)
+	}
+	return a.wired.connect(link, x, y)
 }
 
 // Names lists what Choose accepts.
@@ -73,6 +96,7 @@ type LinkNeeds struct {
 	Link    string
 	Needs   []string // what it is that cannot be had: "delay 2ms"
 	Missing []string // why: "this kernel has no netem (CONFIG_NET_SCH_NETEM)"
+	Instead []string // shapers that could: "wire"
 }
 
 // UnsupportedError says which links need what cannot be had here. Nothing was made.
@@ -84,14 +108,27 @@ type UnsupportedError struct {
 func (e *UnsupportedError) Error() string {
 	lines := make([]string, len(e.Links))
 	for i, l := range e.Links {
-		lines[i] = fmt.Sprintf("link %s: needs %s; %s; --shaper=none runs it unshaped",
-			l.Link, strings.Join(l.Needs, " and "), strings.Join(l.Missing, "; "))
+		instead := ""
+		for _, name := range l.Instead {
+			instead += fmt.Sprintf("--shaper=%s can; ", name)
+		}
+		lines[i] = fmt.Sprintf("link %s: needs %s; %s; %s--shaper=none runs it unshaped",
+			l.Link, strings.Join(l.Needs, " and "), strings.Join(l.Missing, "; "), instead)
 	}
 	return strings.Join(lines, "\n")
 }
 
 // Is makes it errors.ErrUnsupported.
 func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
+
+// needsOf says what a bare pair of interfaces does not give link.
+func needsOf(link topology.PlannedLink) []string {
+	needs := append(needsRate(link.Shape), link.Impairments()...)
+	if link.WiFi != nil {
+		needs = append(needs, "airtime of "+link.WiFi.String())
+	}
+	return needs
+}
 
 // needsRate says what rate a bare pair of interfaces does not give.
 func needsRate(s topology.Shape) []string {
@@ -108,11 +145,17 @@ func (none) Name() string { return "none" }
 
 func (none) Lacks(topology.PlannedLink) *LinkNeeds { return nil }
 
-func (none) connect(link topology.PlannedLink, a, b *netns.Namespace) (*Link, error) {
+func (none) connect(link topology.PlannedLink, a, b *netns.Namespace) (body, error) {
 	made, err := newVeth(link, a, b, nil)
 	if err != nil {
 		return nil, err
 	}
-	made.Ignored = append(needsRate(link.Shape), link.Impairments()...)
-	return made, nil
+	return unshaped{made}, nil
+}
+
+// unshaped is what remains so.
+type unshaped struct{ *pair }
+
+func (u unshaped) become(now, next [2]topology.Shape) error {
+	return fmt.Errorf("link %s: %w", u.plan.Name, ErrUnshaped)
 }

@@ -33,6 +33,9 @@ type Header struct {
 	CsumStart, CsumField uint16 // where the sum begins, and where its field lies after that
 }
 
+// Segmented says whether the packet is to be cut.
+func (h *Header) Segmented() bool { return h.GSOType != gsoNone }
+
 // Decode reads a header as the kernel wrote it. b has HeaderLen bytes.
 func (h *Header) Decode(b []byte) {
 	_ = b[HeaderLen-1]

@@ -91,6 +91,9 @@ func (s *Segmenter) Count() int {
 	return (len(s.packet) - s.header + s.size - 1) / s.size
 }
 
+// Header is the length in bytes of the headers that each segment repeats; 0 where the packet goes as it is.
+func (s *Segmenter) Header() int { return s.header }
+
 // Largest is the length in bytes of the packet's largest segment.
 func (s *Segmenter) Largest() int {
 	if s.whole {

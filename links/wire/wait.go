@@ -1,0 +1,96 @@
+package wire
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"pqlab/internal/offload"
+)
+
+const headers = offload.HeaderLen + ethernetLen
+
+// read and write do not wait, and so need not tell Go's scheduler.
+func read(fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+func write(fd int, b []byte) error {
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+			continue
+		}
+		return errno
+	}
+}
+
+// wait returns when there is something to read, a task, or something that is due.
+func (w *Wire) wait() {
+	at, ok := w.medium.Next()
+	if !ok && !w.ready {
+		w.sleep(nil)
+		return
+	}
+	var left time.Duration
+	if !w.ready {
+		left = w.spin.sleep(w.now(), at)
+	}
+	timeout := unix.NsecToTimespec(int64(left))
+	if left > 0 {
+		w.sleep(&timeout)
+		return
+	}
+	unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.poll[0])), uintptr(len(w.poll)), uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
+}
+
+// sleep waits so long, or for ever if timeout is nil. A signal, of which Go sends some to threads that run long, ends it
+// early: then the loop comes here again with what is left.
+func (w *Wire) sleep(timeout *unix.Timespec) {
+	if _, err := unix.Ppoll(w.poll, timeout, nil); err != nil {
+		for i := range w.poll {
+			w.poll[i].Revents = 0
+		}
+	}
+}
+
+// spin says how long a wire may sleep before something is due. The rest it looks at the clock: a sleeping thread is woken
+// late by some tens of microseconds. It may spend a quarter of the time so, and no more: it has a processor in common
+// with the nodes.
+type spin struct {
+	credit time.Duration // that may still be spent
+	last   time.Duration // when it was counted
+	spun   bool          // since then
+}
+
+const (
+	margin    = 100 * time.Microsecond
+	share     = 4
+	mostSpent = 2 * time.Millisecond
+)
+
+// sleep gives how long to sleep; 0: look again at once.
+func (s *spin) sleep(now, due time.Duration) time.Duration {
+	passed := now - s.last
+	s.last = now
+	if s.spun {
+		s.credit -= passed
+	}
+	s.credit = min(s.credit+passed/share, mostSpent)
+	left := due - now
+	if s.spun = left <= margin && s.credit > 0; s.spun || left <= 0 {
+		return 0
+	}
+	if s.credit > 0 {
+		return left - margin
+	}
+	return left
+}

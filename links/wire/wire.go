@@ -1,0 +1,223 @@
+// Package wire drives a model of links (package medium) in real time between TAP interfaces: what the kernel sends over
+// one enters the medium, and what leaves the medium is given to the kernel as received on another. It has no model of its
+// own.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pqlab/internal/netns"
+	"pqlab/links/medium"
+)
+
+// ErrClosed is returned by the methods of a Wire after its Close.
+var ErrClosed = errors.New("wire is closed")
+
+// Wire is a medium with interfaces at its ports, on an operating system thread of its own. Its methods may be called from
+// any goroutine; the medium is that thread's alone, and reached through Do.
+type Wire struct {
+	medium medium.Medium
+	start  time.Time
+	wake   int // eventfd, readable when there are tasks
+	ended  chan struct{}
+
+	mu     sync.Mutex
+	tasks  []func(now time.Duration)
+	closed bool
+
+	// The thread's own.
+	ports   []*port
+	poll    []unix.PollFd // the first is wake
+	ready   bool          // of some port there may be more to read
+	cutter  cutter
+	buffers buffers
+	spin    spin
+}
+
+// port is an interface at a port of the medium.
+type port struct {
+	fd      int
+	late    lateness
+	ready   bool
+	refused uint64
+}
+
+// New starts a wire with no interfaces yet.
+func New(m medium.Medium) (*Wire, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("wire: eventfd: %w", err)
+	}
+	w := &Wire{medium: m, start: time.Now(), wake: wake, ended: make(chan struct{})}
+	w.cutter.buffers = &w.buffers
+	w.poll = []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}}
+	go w.run()
+	return w, nil
+}
+
+// Attach makes a TAP interface in the namespace, down, and joins it to the medium's next port, whose number it returns. The
+// first gets 0. The interface is removed by Close.
+func (w *Wire) Attach(ns *netns.Namespace, name string) (int, error) {
+	fd, err := openTAP(ns, name)
+	if err != nil {
+		return 0, err
+	}
+	number := 0
+	if err := w.Do(func(time.Duration) {
+		number = len(w.ports)
+		w.ports = append(w.ports, &port{fd: fd, late: newLateness()})
+		w.poll = append(w.poll, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}); err != nil {
+		return 0, errors.Join(err, unix.Close(fd))
+	}
+	return number, nil
+}
+
+// Do has f called on the wire's thread, between packets, and waits until it has returned. f may use the medium; now is
+// the medium's time.
+func (w *Wire) Do(f func(now time.Duration)) error {
+	done := make(chan struct{})
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return ErrClosed
+	}
+	w.tasks = append(w.tasks, func(now time.Duration) {
+		f(now)
+		close(done)
+	})
+	w.rouse()
+	w.mu.Unlock()
+	<-done
+	return nil
+}
+
+// rouse makes the thread look at what it is asked. The caller has mu, so that the descriptor is not closed.
+func (w *Wire) rouse() {
+	one := [8]byte{7: 1}
+	for {
+		if _, err := unix.Write(w.wake, one[:]); err != unix.EINTR {
+			return // EAGAIN: it is roused
+		}
+	}
+}
+
+// Lateness is that of what left by the port since it was attached.
+func (w *Wire) Lateness(port int) (l Lateness, err error) {
+	err = w.Do(func(time.Duration) { l = w.ports[port].late.snapshot() })
+	return l, err
+}
+
+// Close ends the thread and removes the interfaces, with what is on its way. A second Close does nothing.
+func (w *Wire) Close() error {
+	w.mu.Lock()
+	if !w.closed {
+		w.closed = true
+		w.rouse()
+	}
+	w.mu.Unlock()
+	<-w.ended
+	return nil
+}
+
+// run is the thread.
+func (w *Wire) run() {
+	runtime.LockOSThread() // for good: the thread's timer slack is no other goroutine's
+	// Timers of a thread may be 50 µs late by default, so that the kernel wakes up less often. An error costs precision.
+	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	defer w.end()
+	for {
+		if w.poll[0].Revents != 0 && !w.perform() {
+			return
+		}
+		w.ready = false
+		for i, p := range w.ports {
+			if p.ready = p.ready || w.poll[i+1].Revents != 0; p.ready {
+				w.read(i, p)
+			}
+		}
+		w.medium.Leave(w.now(), w.deliver)
+		w.wait()
+	}
+}
+
+func (w *Wire) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.ports {
+		unix.Close(p.fd)
+	}
+	unix.Close(w.wake)
+	close(w.ended)
+}
+
+func (w *Wire) now() time.Duration { return time.Since(w.start) }
+
+// perform does the tasks. It returns false if the wire is to end.
+func (w *Wire) perform() bool {
+	var count [8]byte
+	unix.Read(w.wake, count[:]) // which makes it wait for the next
+	w.mu.Lock()
+	tasks := w.tasks
+	w.tasks = nil
+	closed := w.closed
+	w.mu.Unlock()
+	for _, task := range tasks {
+		task(w.now())
+	}
+	return !closed
+}
+
+// batch is how many packets are read before others have their turn.
+const batch = 16
+
+func (w *Wire) read(number int, p *port) {
+	for range batch {
+		data := w.buffers.get(biggest)
+		n, err := read(p.fd, data)
+		if err != nil || n <= headers {
+			w.buffers.put(data)
+			if err == unix.EINTR {
+				continue
+			}
+			p.ready = false
+			if err != nil && err != unix.EAGAIN { // the interface was removed
+				w.poll[number+1].Fd = -1
+			}
+			return
+		}
+		data = data[:n]
+		if n <= biggest/2 {
+			small := w.buffers.get(n)
+			copy(small, data)
+			w.buffers.put(data)
+			data = small
+		}
+		now := w.now()
+		w.cutter.cut(data, w.medium.Whole(number), func(p medium.Packet) { w.medium.Enter(now, number, p) })
+	}
+	w.ready = true
+}
+
+// deliver gives a packet to the kernel.
+func (w *Wire) deliver(to int, p medium.Packet) {
+	if to >= 0 && to < len(w.ports) {
+		if p.Flip > 0 {
+			flip(p.Data, p.Flip)
+		}
+		port := w.ports[to]
+		if p.Due > p.Entered {
+			port.late.add(w.now() - p.Due)
+		}
+		if err := write(port.fd, p.Data); err != nil {
+			port.refused++
+		}
+	}
+	w.buffers.put(p.Data)
+}
