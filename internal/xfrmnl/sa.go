@@ -174,13 +174,22 @@ type State struct {
 	Window    uint32
 	Soft      Limits
 	Hard      Limits
+	Larval    bool // of GetSA: it has no key, because the kernel made it for a packet that had found none
 }
 
 // GetSA reads an SA; ESRCH where there is none.
 func (c *Conn) GetSA(dst netip.Addr, spi uint32) (s State, err error) {
 	err = c.do(msgGetSA, 0, said(dst, spi), func(b []byte) (err error) {
-		s, err = parseState(b)
-		return err
+		if s, err = parseState(b); err != nil {
+			return err
+		}
+		s.Larval = true
+		for kind := range attributes(b[sizeInfo:]) {
+			if kind == attrAEAD {
+				s.Larval = false
+			}
+		}
+		return nil
 	})
 	return s, err
 }

@@ -96,7 +96,7 @@ func (d *Dataplane) add(t *tunnel, from *ipsec.SA, outbound bool) (*sa, error) {
 	err = d.conn.AddSA(&k)
 	if errors.Is(err, unix.EEXIST) {
 		// The kernel's own, for packets of a tunnel that had lost this very SA.
-		if old, errGet := d.conn.GetSA(k.Dst, k.SPI); errGet == nil && old.ReqID == t.reqid && d.sas[s.saID] == nil {
+		if old, errGet := d.conn.GetSA(k.Dst, k.SPI); errGet == nil && old.Larval && old.ReqID == t.reqid && d.sas[s.saID] == nil {
 			err = errors.Join(d.conn.DeleteSA(k.Dst, k.SPI), d.conn.AddSA(&k))
 		} else {
 			return nil, fmt.Errorf("%w: %w", ipsec.ErrExists, err)
@@ -113,7 +113,7 @@ func (d *Dataplane) add(t *tunnel, from *ipsec.SA, outbound bool) (*sa, error) {
 // drop removes an SA from the kernel at once, and keeps what it refused.
 func (d *Dataplane) drop(s *sa) error {
 	if !s.gone() {
-		if state, err := d.conn.GetSA(s.dst, s.spi); err == nil {
+		if state, err := d.get(s); err == nil {
 			s.last = state
 		}
 		if err := d.evict(s.saID); err != nil {
@@ -264,7 +264,7 @@ func (d *Dataplane) RemoveOutbound(tunnel string, spi uint32) error {
 }
 
 // expiryPatience is how long the kernel may take to tell of an SA that it has removed.
-const expiryPatience = time.Second
+const expiryPatience = 10 * time.Second
 
 // Counters of an SA in either direction; an SA that is not there is ipsec.ErrUnknown. Packets and the sequence number are
 // exact. Bytes and Blocks are bounds, never below what the cipher got: the kernel counts inner packets without padding.
@@ -292,12 +292,21 @@ func (d *Dataplane) Counters(tunnel string, spi uint32) (ipsec.Counters, error) 
 	return s.counters(), nil
 }
 
+// get asks the kernel for an SA; ESRCH where it has removed it. The one that waits for a key in its place is not it.
+func (d *Dataplane) get(s *sa) (xfrmnl.State, error) {
+	state, err := d.conn.GetSA(s.dst, s.spi)
+	if err == nil && state.Larval {
+		err = unix.ESRCH
+	}
+	return state, err
+}
+
 // refresh reads an SA. One that the kernel has removed it waits to be told of.
 func (d *Dataplane) refresh(s *sa) error {
 	if s.gone() {
 		return nil
 	}
-	state, err := d.conn.GetSA(s.dst, s.spi)
+	state, err := d.get(s)
 	if errors.Is(err, unix.ESRCH) {
 		d.mu.Unlock()
 		select {

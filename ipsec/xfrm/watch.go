@@ -86,7 +86,7 @@ func (d *Dataplane) lookAtAll() {
 		if s.gone() {
 			continue
 		}
-		state, err := d.conn.GetSA(s.dst, s.spi)
+		state, err := d.get(s)
 		switch {
 		case err == nil:
 			s.last = state
@@ -94,19 +94,29 @@ func (d *Dataplane) lookAtAll() {
 				d.softReached(s, &state)
 			}
 		case errors.Is(err, unix.ESRCH):
-			// It ended somewhere between what was read last and its limit.
-			end := s.last
-			limit := tightest(s.hard)
-			end.Bytes, end.Packets = limit.Bytes, limit.Packets
-			if len(s.hard) == 0 {
-				end = s.last
-			}
-			d.removed(s, end)
+			d.removed(s, s.atMost(d.largest()))
 		}
 	}
 	for _, t := range d.wanted {
 		d.tell(t, 0, ipsec.ByTraffic, false)
 	}
+}
+
+// atMost is what an SA may have carried that the kernel has removed at a hard limit, somewhere between what was read last
+// and that: bounds that are never below what was.
+func (s *sa) atMost(largest int) xfrmnl.State {
+	end, limit := s.last, tightest(s.hard)
+	if limit.Packets != xfrmnl.None {
+		end.Packets = limit.Packets
+		end.Bytes += (limit.Packets - s.last.Packets) * uint64(largest)
+	}
+	if limit.Bytes != xfrmnl.None {
+		most := limit.Bytes + uint64(largest)
+		if limit.Packets == xfrmnl.None || most < end.Bytes {
+			end.Bytes = most
+		}
+	}
+	return end
 }
 
 // settleAccounts says of which tunnel the refusals since the last time are. It must be called before a tunnel gets or
@@ -196,7 +206,7 @@ func (d *Dataplane) ofTunnel(t *tunnel) (ipsec.Drops, error) {
 	drops := t.drops
 	for _, s := range t.inbound {
 		if !s.gone() {
-			if state, err := d.conn.GetSA(s.dst, s.spi); err == nil {
+			if state, err := d.get(s); err == nil {
 				s.last = state
 			} else if !errors.Is(err, unix.ESRCH) {
 				return drops, err

@@ -266,7 +266,7 @@ type tunnel struct {
 	inbound  map[uint32]*sa
 	outbound map[uint32]*sa
 	out      *sa    // protects what leaves; nil is none
-	fromPeer *encap // receives the peer's packets sooner; nil where the socket of the address has to
+	socket   *encap // receives for it; nil where that takes none
 	drops    ipsec.Drops
 }
 
@@ -374,15 +374,13 @@ func (d *Dataplane) install(t *tunnel) (err error) {
 	}
 	socket := d.sockets[t.policy.Src]
 	if socket == nil {
-		if err := d.inside(func() (err error) { socket, err = openEncap(t.policy.Src, netip.Addr{}); return err }); err != nil {
+		if err := d.inside(func() (err error) { socket, err = openEncap(t.policy.Src); return err }); err != nil {
 			return err
 		}
 		d.sockets[t.policy.Src] = socket
 	}
-	socket.users++
-	// There may be no way to the peer yet, and what it sends is received all the same.
-	_ = d.inside(func() (err error) { t.fromPeer, err = openEncap(t.policy.Src, t.policy.Dst); return err })
-	return nil
+	t.socket = socket
+	return d.inside(func() error { socket.add(t.policy.Dst); return nil })
 }
 
 // prepare makes sure that the packets of a tunnel are led where policies are looked up, one by one.
@@ -439,12 +437,10 @@ func (d *Dataplane) remove(t *tunnel) error {
 	if d.filter.Has(t.policy.Tunnel) {
 		errs = append(errs, d.filter.Remove(t.policy.Tunnel))
 	}
-	if t.fromPeer != nil {
-		errs = append(errs, t.fromPeer.close())
-		t.fromPeer = nil
-	}
-	if s := d.sockets[t.policy.Src]; s != nil && t.policy.Encapsulation == ipsec.UDP {
-		if s.users--; s.users <= 0 {
+	if s := t.socket; s != nil {
+		t.socket = nil
+		errs = append(errs, s.remove(t.policy.Dst))
+		if s.users == 0 {
 			delete(d.sockets, t.policy.Src)
 			errs = append(errs, s.close())
 		}

@@ -266,7 +266,7 @@ func TestRekey(t *testing.T) {
 // settled waits until so many packets have come on an SA, and returns how many did.
 func settled(t testing.TB, d ipsec.Dataplane, spi uint32, want uint64) uint64 {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		c, err := d.Counters("t", spi)
 		check(t, err)
