@@ -26,18 +26,15 @@ import (
 
 // Specs of the claim.
 func Specs(e testlab.Env) {
-	missing := sync.OnceValue(func() (err error) {
-		for range 5 { // a slow machine may take longer to load modules than a probe waits, but only once
-			if _, err = probe.Dataplane(probe.XFRM); !errors.Is(err, context.DeadlineExceeded) {
-				break
-			}
-		}
+	missing := sync.OnceValue(func() error {
+		_, err := probe.Dataplane(probe.XFRM)
 		return err
 	})
 	Describe("interop", Label("emu", "vm", testlab.Provokes), func() {
 		BeforeEach(func() {
 			err := missing()
-			if errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, context.DeadlineExceeded) { // else nobody knows
+			var lacks *probe.NotSupported
+			if errors.As(err, &lacks) { // else nobody knows
 				Skip(err.Error())
 			}
 			Expect(err).NotTo(HaveOccurred())
@@ -241,10 +238,11 @@ func (r *rig) tells() string {
 }
 
 // statistics are what the kernel's IPsec has refused in a node since it is there.
-func (r *rig) statistics(node string) (s xfrm.Statistics) {
+func (r *rig) statistics(node string) xfrm.Statistics {
 	GinkgoHelper()
-	Expect(r.Node(node).Namespace().Do(func() (err error) { s, err = xfrm.ReadStatistics(); return err })).To(Succeed())
-	return s.Since(nil)
+	s, err := r.Node(node).XfrmStatistics()
+	Expect(err).NotTo(HaveOccurred())
+	return s
 }
 
 func only(all []agent.Event, kind ipsec.EventKind) (some []agent.Event) {
