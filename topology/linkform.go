@@ -28,7 +28,8 @@ func stepForm() form[RateStep] {
 	return scalar(parseRateStep, RateStep.String, pattern(`^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+ [0-9]+(\.[0-9]+)? ?([kMGT]?bit/s)$`, "500ms 20Mbit/s"))
 }
 
-func runForm() form[int] {
+// wholeForm is a whole number, which may be 0.
+func wholeForm() form[int] {
 	return scalar(func(s string) (int, error) {
 		n, err := ParseCount(s)
 		if err == nil && n > maxRun {
@@ -62,12 +63,12 @@ func stationForm() form[Station] {
 	waypoint := object("waypoint",
 		need(key("at", "After the link came up.", timeForm(), func(w *Waypoint) *time.Duration { return &w.At })),
 		need(key("distance", "To the access point.", distanceForm(), func(w *Waypoint) *float64 { return &w.Distance })),
-		key("walls", "Between it and the access point; default 0.", intForm(), func(w *Waypoint) *int { return &w.Walls }),
+		key("walls", "Between it and the access point; default 0.", wholeForm(), func(w *Waypoint) *int { return &w.Walls }),
 	)
 	return endForm(profile, object("wifi",
 		need(key("profile", "What radio it is.", profile, func(s *Station) *string { return &s.Profile })),
 		key("distance", "To the access point; default 5m.", distanceForm(), func(s *Station) *float64 { return &s.Distance }),
-		key("walls", "Between it and the access point; default 0.", intForm(), func(s *Station) *int { return &s.Walls }),
+		key("walls", "Between it and the access point; default 0.", wholeForm(), func(s *Station) *int { return &s.Walls }),
 		key("path", "In place of distance and walls: where it is when.", list("path", waypoint, maxPath), func(s *Station) *[]Waypoint { return &s.Path }),
 		key("mcs", "Of the data frames; default: rate control chooses.", optional(mcsForm()), func(s *Station) **int { return &s.MCS }),
 		key("max_ampdu", "MPDUs in an A-MPDU, 1 to 64; default: as many as the radio can.", intForm(), func(s *Station) *int { return &s.MaxAMPDU }),

@@ -7,14 +7,27 @@ import (
 	"strings"
 )
 
-// Marshal returns the topology in YAML. Parse reads the same Topology back, if it is one that can be planned; a
-// Topology that cannot is an error, Errors.
+// Marshal returns the topology in YAML, traces included. Parse reads the same Topology back, if it is one that can be planned;
+// a Topology that cannot, or that makes more text than Parse reads, is an error, Errors.
 func (t *Topology) Marshal() ([]byte, error) {
 	if _, err := t.Plan(); err != nil {
 		return nil, err
 	}
+	// Traces of files may be shared by many links, so that writing all of them might need more memory than there is.
+	const least = 3 // bytes of an entry
+	entries := 0
+	for i := range t.Links {
+		entries += len(t.Links[i].RateTrace) + len(t.Links[i].LossTrace)
+	}
 	e := &encoder{}
-	topologyForm().write(e, *t)
+	if entries <= maxInput/least {
+		topologyForm().write(e, *t)
+	}
+	if entries > maxInput/least || e.b.Len() > maxInput {
+		var p problems
+		p.add(BadValue, "", "with its traces written out, the topology has more than the %d bytes that a file may have", maxInput)
+		return nil, p.found
+	}
 	return e.b.Bytes(), nil
 }
 

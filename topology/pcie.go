@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// laneRate is what a lane of PCI Express carries in each direction, in Mbit/s and rounded down: its transfers, less the
-// encoding (PCI Express Base Specification 6.0: 8b/10b at 2.5 and 5 GT/s, section 4.2.2; 128b/130b at 8, 16 and 32 GT/s, section 4.2.3;
-// at 64 GT/s, flits of 256 bytes, 14 of which are check bytes). Headers of packets are not taken off.
+// slotRate is what PCI Express carries in each direction, rounded down to Mbit/s: its transfers, less the encoding (PCI
+// Express Base Specification 6.0, chapter 4: 8b/10b at 2.5 and 5 GT/s; 128b/130b at 8, 16 and 32 GT/s; at 64 GT/s flits of
+// 256 bytes, 14 of which are check bytes). Headers of packets are not taken off.
 func slotRate(generation, lanes int) Rate {
 	var r Rate
 	switch n := Rate(lanes); generation {

@@ -32,7 +32,8 @@ func random(r *rand.Rand) *topology.Topology {
 		if r.IntN(3) > 0 {
 			d := fmt.Sprintf("d%d", i)
 			t.Nodes = append(t.Nodes, topology.Node{Name: d, Kind: topology.DPU, Host: h, Profile: []string{"", "xeon"}[r.IntN(2)]})
-			t.Links = append(t.Links, topology.Link{Kind: topology.PCIe, A: topology.End{Node: h}, B: topology.End{Node: d}})
+			t.Links = append(t.Links, topology.Link{Kind: topology.PCIe, A: topology.End{Node: h}, B: topology.End{Node: d},
+				Generation: []int{0, 3, 6}[i%3], Lanes: []int{0, 16, 1}[i%3]})
 			dpus = append(dpus, d)
 		}
 	}
@@ -70,6 +71,22 @@ func random(r *rand.Rand) *topology.Topology {
 			l.GilbertElliott = topology.GilbertElliott{P: 1 - r.Float64(), R: 1 - r.Float64(), Bad: []float64{0, 1, 0.9}[r.IntN(3)], Good: r.Float64() / 2}
 		}
 		l.Duplication, l.Corruption = r.Float64()*float64(r.IntN(2)), r.Float64()*float64(r.IntN(2))
+		if l.Loss == 0 && l.GilbertElliott == (topology.GilbertElliott{}) && r.IntN(2) == 0 {
+			l.LossTrace = [][]int{{3, 1}, {0, 2, 1}, {1 << 30, 7, 5, 1}}[r.IntN(3)]
+		}
+		if l.Rate == 0 && r.IntN(2) == 0 {
+			l.RateTrace = []topology.RateStep{{Length: time.Duration(1e6 + r.IntN(1e12)), Rate: 1 + topology.Rate(r.Uint64())>>1}, {Length: time.Millisecond}}
+		}
+		if (l.Rate > 0 || l.RateTrace != nil) && r.IntN(2) == 0 {
+			l.Queue = []topology.Queue{{Kind: "codel"}, {Kind: "drop-tail", Bytes: 12345}, {Time: 7 * time.Millisecond},
+				{Kind: "codel", Bytes: 1 << 20, Target: 1, Interval: time.Second}}[r.IntN(4)]
+		}
+		if r.IntN(3) == 0 {
+			l.Outages = []topology.Outage{{Start: time.Duration(r.IntN(1e9)), Length: time.Duration(1 + r.IntN(1e9)), Every: time.Duration(r.IntN(2)) * 2 * time.Second}}
+		}
+		if l.Kind == topology.Fibre {
+			l.Attenuation = []float64{0, 0.18, 1.0 / 3}[r.IntN(3)]
+		}
 		l.MTU = []int{0, 0, 1400, 9000}[r.IntN(4)]
 		l.Seed = r.Uint64N(2) * r.Uint64()
 		if r.IntN(4) == 0 {
@@ -97,6 +114,29 @@ func random(r *rand.Rand) *topology.Topology {
 	}
 	for range r.IntN(3) {
 		link(pick(hosts), pick(hosts, dpus))
+	}
+	if len(clients) > 0 && r.IntN(2) == 0 {
+		cell := &topology.Cell{Width: []int{0, 20, 160}[r.IntN(3)], Exponent: []float64{0, 2.5}[r.IntN(2)]}
+		for range r.IntN(3) {
+			cell.Interferers = append(cell.Interferers, topology.Interferer{Duty: (1 - r.Float64()) / 3, Power: -100 * r.Float64()})
+		}
+		t.Nodes = append(t.Nodes, topology.Node{Name: "ap", Kind: topology.AP, WiFi: []*topology.Cell{nil, cell}[r.IntN(2)]})
+		for _, c := range clients {
+			s := &topology.Station{Profile: topology.Radios()[r.IntN(3)], MaxAMPDU: r.IntN(65)}
+			if mcs := r.IntN(9); mcs < 8 {
+				s.MCS = &mcs
+			}
+			if r.IntN(2) == 0 {
+				s.Distance, s.Walls = []float64{0, 1.0 / 3, 100}[r.IntN(3)], r.IntN(3)
+			} else {
+				s.Path = []topology.Waypoint{{At: time.Duration(r.IntN(2)), Distance: 1 + r.Float64(), Walls: r.IntN(2)}, {At: time.Hour, Distance: 0.1}}
+			}
+			t.Links = append(t.Links, topology.Link{Kind: topology.WiFi, A: topology.End{Node: c}, B: topology.End{Node: "ap"}, WiFi: s,
+				Shape: topology.Shape{Delay: time.Duration(r.IntN(2)) * time.Millisecond}})
+		}
+	}
+	if t.Verify = r.IntN(2) == 0; t.Verify {
+		t.Tolerance = topology.Tolerance{Rate: 0.5 * r.Float64(), Delay: time.Duration(r.IntN(1e9)), Jitter: time.Duration(r.IntN(2)), Confidence: []float64{0, 0.9}[r.IntN(2)]}
 	}
 	for i := range r.IntN(3) {
 		tun := topology.Tunnel{Name: fmt.Sprintf("t%d", i), A: topology.TunnelEnd{Node: pick(dpus, hosts, clients)}, B: topology.TunnelEnd{Node: pick(dpus, hosts, clients)}}

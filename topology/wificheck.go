@@ -26,10 +26,13 @@ const (
 	defaultDistance = 5.0 // metres
 )
 
-// highestMCS is what a profile of Radios can.
-func highestMCS(profile string) int {
-	if profile == "iot-n-1x1-20" {
+// highestMCS is what a profile of Radios can in a channel of that width.
+func highestMCS(profile string, width int) int {
+	switch {
+	case profile == "iot-n-1x1-20":
 		return maxMCSn
+	case width == 20:
+		return maxMCS - 1 // 9 does not divide evenly for one and two streams, IEEE 802.11-2020 section 21.5
 	}
 	return maxMCS
 }
@@ -58,18 +61,19 @@ func (p *planner) checkCell(i int) {
 		bad(".interferers", "%d interferers are more than %d", len(c.Interferers), maxInterferers)
 		return
 	}
-	busy := 0.0
+	busy, sane := 0.0, true
 	for j, in := range c.Interferers {
 		at := fmt.Sprintf(".interferers[%d]", j)
 		if !(in.Duty > 0 && in.Duty < 1) {
 			bad(at+".duty", "duty %v of an interferer is outside 0 to 1", in.Duty)
+			sane = false
 		}
 		if !(in.Power >= -120 && in.Power <= 0) {
 			bad(at+".power", "%v dBm of an interferer are outside -120 to 0", in.Power)
 		}
 		busy += in.Duty
 	}
-	if busy >= 1 {
+	if sane && busy >= 1 {
 		bad(".interferers", "the interferers send all the time (%s together); nothing would ever pass", percent(busy))
 	}
 }
@@ -119,8 +123,9 @@ func (p *planner) checkStation(i int, what string) {
 			checkPlace(key, w.Distance, w.Walls)
 		}
 	}
-	if s.MCS != nil && known && (*s.MCS < 0 || *s.MCS > highestMCS(s.Profile)) {
-		bad(".mcs", "MCS %d is outside 0 to %d, which %s can", *s.MCS, highestMCS(s.Profile), s.Profile)
+	width := p.widthOf(i)
+	if most := highestMCS(s.Profile, width); s.MCS != nil && known && (*s.MCS < 0 || *s.MCS > most) {
+		bad(".mcs", "MCS %d is outside 0 to %d, which %s can in a channel of %d MHz", *s.MCS, most, s.Profile, width)
 	}
 	if s.MaxAMPDU < 0 || s.MaxAMPDU > maxWindow {
 		bad(".max_ampdu", "%d MPDUs are outside 1 to %d, which a BlockAck acknowledges", s.MaxAMPDU, maxWindow)
@@ -128,6 +133,16 @@ func (p *planner) checkStation(i int, what string) {
 	if l.MTU > maxMSDU && l.MTU <= maxMTU {
 		p.add(BadValue, fmt.Sprintf("links[%d].mtu", i), "%s: MTU %d is more than the %d bytes that a Wi-Fi frame takes", what, l.MTU, maxMSDU)
 	}
+}
+
+// widthOf is that of the channel which a link uses.
+func (p *planner) widthOf(i int) int {
+	for _, n := range p.ends[i] {
+		if n >= 0 && p.nodes[n].WiFi != nil {
+			return cmp.Or(p.nodes[n].WiFi.Width, defaultWidth)
+		}
+	}
+	return defaultWidth
 }
 
 // checkStationEnds sees that a link with airtime joins a station and an access point.
@@ -158,7 +173,7 @@ func (p *planner) checkStationEnds(i int, what string) {
 func (p *problems) checkAir(s *Shape, at func(key string) string, what string) {
 	for _, f := range shapeFields(func(s *Shape) *Shape { return s }) {
 		if f.key != "delay" && !f.zero(s) {
-			p.add(BadValue, at(f.key), "%s: %s is for a link without wifi: where stations share the air, it comes of their radios, distances and walls, and of interferers; only delay is added", what, f.key)
+			p.add(BadValue, at(f.key), "%s: %s does not go with wifi: where stations share the air, all but delay comes of radios, distances, walls and interferers", what, f.key)
 		}
 	}
 	p.checkDelay(&Shape{Delay: s.Delay}, 0, at, what)

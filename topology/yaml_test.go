@@ -83,6 +83,16 @@ func TestUnits(t *testing.T) {
 		{"gilbert_elliott: {p: 1%, r: 0.25}", topology.Link{Shape: topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.01, R: 0.25}}}},
 		{"gilbert_elliott: {p: 1%, r: 100%, bad: 50%, good: 0.1%}", topology.Link{Shape: topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.01, R: 1, Bad: 0.5, Good: 0.001}}}},
 		{"delay: 1ms, duplication: 1%, reordering: 2%, corruption: 3%", topology.Link{Shape: topology.Shape{Delay: time.Millisecond, Duplication: 0.01, Reordering: 0.02, Corruption: 0.03}}},
+		{"rate_trace: [1s 1Mbit/s, 500ms 0bit/s]", topology.Link{Shape: topology.Shape{RateTrace: []topology.RateStep{step(time.Second, topology.Mbit), step(500*ms, 0)}}}},
+		{"loss_trace: [0, 1, 99]", topology.Link{Shape: topology.Shape{LossTrace: []int{0, 1, 99}}}},
+		{"rate: 1Mbit/s, queue: codel", topology.Link{Shape: topology.Shape{Rate: topology.Mbit, Queue: topology.Queue{Kind: "codel"}}}},
+		{"rate: 1Mbit/s, queue: {kind: codel, bytes: 64KiB, target: 10ms, interval: 0.2s}", topology.Link{Shape: topology.Shape{Rate: topology.Mbit,
+			Queue: topology.Queue{Kind: "codel", Bytes: 65536, Target: 10 * ms, Interval: 200 * ms}}}},
+		{"rate_trace: [1s 1Mbit/s, 1s 2Mbit/s], queue: {time: 50ms}", topology.Link{Shape: topology.Shape{
+			RateTrace: []topology.RateStep{step(time.Second, topology.Mbit), step(time.Second, 2*topology.Mbit)}, Queue: topology.Queue{Time: 50 * ms}}}},
+		{"outages: [{length: 1s}, {start: 2s, length: 1ms, every: 1m}]", topology.Link{Shape: topology.Shape{
+			Outages: []topology.Outage{{Length: time.Second}, {Start: 2 * time.Second, Length: ms, Every: time.Minute}}}}},
+		{"attenuation: 0.35dB/km", topology.Link{Attenuation: 0.35}},
 		{"seed: 2^40", topology.Link{Seed: 1 << 40}},
 		{"mtu: 9000", topology.Link{MTU: 9000}},
 	} {
