@@ -57,13 +57,21 @@ func TestBuilderErrors(t *testing.T) {
 // Every option sets its field.
 func TestBuilderOptions(t *testing.T) {
 	t.Parallel()
-	top, err := topology.New("all").Describe("all options").Seed(3).
+	mcs := 0
+	top, err := topology.New("all").Describe("all options").Seed(3).Verify(topology.Tolerance{Rate: 0.01, Delay: time.Second, Jitter: time.Minute, Confidence: 0.5}).
 		Host("h1", topology.Profile("xeon"), topology.Inner("192.168.9.1/32")).
 		DPU("d1", topology.On("h1"), topology.Certificate("d1.pem")).
 		Host("h2", topology.Certificate("/h2.pem")).
-		PCIe("h1", "d1", topology.MTU(4000)).
+		PCIe("h1", "d1", topology.MTU(4000), topology.Slot(4, 16)).
+		AP("ap", topology.Cell{Width: 160, Exponent: 3, Interferers: []topology.Interferer{{Duty: 0.25, Power: -50}}}).
+		Client("c").WiFi("c", "ap", topology.Station{Profile: "phone-ac-1x1-80", Distance: 8, Walls: 2, MCS: &mcs, MaxAMPDU: 16}).
+		Client("m").WiFi("m", "ap", topology.Station{Profile: "iot-n-1x1-20", Path: []topology.Waypoint{{Distance: 1}, {At: time.Second, Distance: 2, Walls: 3}}}).
+		Client("s").WiFi("s", "ap", topology.Station{Profile: "jetson-ac-2x2-80"}).
+		Ethernet("h1", "h2", topology.Mbit, topology.Queue{Kind: topology.CoDel, Bytes: 2000, Target: 1, Interval: 2}, topology.LossTrace(1, 2, 3),
+			topology.Outages(topology.Outage{Start: 1, Length: 2, Every: 3}, topology.Outage{Start: 0, Length: 1})).
+		Ethernet("h1", "h2", topology.RateTrace(topology.RateStep{Length: time.Second, Rate: topology.Mbit}, topology.RateStep{Length: time.Second}), topology.Queue{Time: time.Second}).
 		Fibre("d1", "h2", 10*topology.Gbit, topology.Name("f"), topology.Delay(time.Millisecond), topology.Jitter(time.Microsecond), topology.Loss(0.1),
-			topology.Length(5), topology.LinkSeed(9), topology.At("h2", "ens1", "10.3.0.1/24")).
+			topology.Length(5), topology.Attenuation(0.4), topology.LinkSeed(9), topology.At("h2", "ens1", "10.3.0.1/24")).
 		Tunnel("t", "d1", "h2", topology.Suite("mldsa44+mlkem512"), topology.Combiner("hardened"), topology.Identity("pinned"), topology.Mutual(),
 			topology.OfferTLS("secp256r1"), topology.CA("ca.pem"), topology.Rekey(topology.Limits{Packets: 5000}), topology.Encapsulation("esp"),
 			topology.Dataplane("gateway"), topology.Family("ipv6"), topology.Deadline(time.Second), topology.Protect("h2", "10.3.0.1/32", "fd70:716c:6162:1::2/128")).
@@ -81,13 +89,24 @@ func TestBuilderOptions(t *testing.T) {
 name: all
 description: all options
 seed: 3
+verify: true
+tolerance: {rate: 1%, delay: 1s, jitter: 1m, confidence: 50%}
 nodes:
   - {name: h1, kind: host, profile: xeon, inner: [192.168.9.1/32]}
   - {name: d1, kind: dpu, host: h1, certificate: d1.pem}
   - {name: h2, kind: host, certificate: /h2.pem}
+  - {name: ap, kind: ap, wifi: {width: 160MHz, exponent: 3, interferers: [{duty: 25%, power: -50dBm}]}}
+  - {name: c, kind: client}
+  - {name: m, kind: client}
+  - {name: s, kind: client}
 links:
-  - {kind: pcie, a: h1, b: d1, mtu: 4000}
-  - {name: f, kind: fibre, a: d1, b: {node: h2, interface: ens1, addresses: [10.3.0.1/24]}, rate: 10Gbit/s, delay: 1ms, jitter: 1us, loss: 10%, length: 5m, seed: 9}
+  - {kind: pcie, a: h1, b: d1, mtu: 4000, gen: 4, lanes: 16}
+  - {kind: wifi, a: c, b: ap, wifi: {profile: phone-ac-1x1-80, distance: 8m, walls: 2, mcs: 0, max_ampdu: 16}}
+  - {kind: wifi, a: m, b: ap, wifi: {profile: iot-n-1x1-20, path: [{at: 0s, distance: 1m}, {at: 1s, distance: 2m, walls: 3}]}}
+  - {kind: wifi, a: s, b: ap, wifi: jetson-ac-2x2-80}
+  - {kind: ethernet, a: h1, b: h2, rate: 1Mbit/s, queue: {kind: codel, bytes: 2000, target: 1ns, interval: 2ns}, loss_trace: [1, 2, 3], outages: [{start: 1ns, length: 2ns, every: 3ns}, {length: 1ns}]}
+  - {kind: ethernet, a: h1, b: h2, rate_trace: [1s 1Mbit/s, 1s 0bit/s], queue: {time: 1s}}
+  - {name: f, kind: fibre, a: d1, b: {node: h2, interface: ens1, addresses: [10.3.0.1/24]}, rate: 10Gbit/s, delay: 1ms, jitter: 1us, loss: 10%, length: 5m, attenuation: 0.4dB/km, seed: 9}
   - {kind: ethernet, a: h1, b: h2, delay: 1s, jitter: 1s, distribution: pareto, unordered: true, loss: 10%, loss_correlation: 20%, duplication: 30%, reordering: 40%, corruption: 50%}
   - {kind: ethernet, a: h1, b: h2, delay: 1s, jitter: 1ms, table: [1, -2], gilbert_elliott: {p: 10%, r: 20%, bad: 30%, good: 25%}}
 tunnels:

@@ -20,6 +20,7 @@ func TestChange(t *testing.T) {
 		return s
 	}
 	fibre := topology.PlannedLink{Link: topology.Link{Kind: topology.Fibre, Length: 1e6}}
+	slot := topology.PlannedLink{Link: topology.Link{Kind: topology.PCIe, Generation: 3, Lanes: 8}}
 	const length = 4_896_721 * time.Nanosecond
 	for _, tt := range []struct {
 		args []string
@@ -35,6 +36,17 @@ func TestChange(t *testing.T) {
 		})},
 		{[]string{"table=[3, -4, 5.5]", "unordered=true"}, topology.PlannedLink{}, with(func(s *topology.Shape) { s.Table, s.Unordered = []float64{3, -4, 5.5}, true })},
 		{[]string{"delay=20ms"}, fibre, with(func(s *topology.Shape) { s.Delay = 20*time.Millisecond + length })},
+		{[]string{"rate=none", "rate_trace=[1s 1Mbit/s, 1s 0bit/s]", "queue=codel"}, topology.PlannedLink{}, with(func(s *topology.Shape) {
+			s.Rate, s.RateTrace, s.Queue = 0, []topology.RateStep{step(time.Second, topology.Mbit), step(time.Second, 0)}, topology.Queue{Kind: topology.CoDel}
+		})},
+		{[]string{"queue={time: 50ms}", "outages=[{length: 1s, every: 1m}]"}, topology.PlannedLink{}, with(func(s *topology.Shape) {
+			s.Queue, s.Outages = topology.Queue{Time: 50 * ms}, []topology.Outage{{Length: time.Second, Every: time.Minute}}
+		})},
+		{[]string{"loss=none", "loss_correlation=none", "loss_trace=[7, 1]"}, topology.PlannedLink{}, with(func(s *topology.Shape) {
+			s.Loss, s.LossCorrelation, s.LossTrace = 0, 0, []int{7, 1}
+		})},
+		{[]string{"rate=none"}, slot, with(func(s *topology.Shape) { s.Rate = 63_015 * topology.Mbit })},
+		{[]string{"rate=2Gbit/s"}, slot, with(func(s *topology.Shape) { s.Rate = 2 * topology.Gbit })},
 		{[]string{"loss=100%"}, fibre, with(func(s *topology.Shape) { s.Loss = 1 })},
 		{[]string{"delay=none"}, fibre, with(func(s *topology.Shape) { s.Delay = length })},
 	} {
@@ -76,6 +88,10 @@ func TestChangeRefused(t *testing.T) {
 		{[]string{"loss=!!str 1"}, topology.BadSyntax},
 		{[]string{"loss=&a 1"}, topology.BadSyntax},
 		{[]string{"table=[1, x]"}, topology.BadValue},
+		{[]string{"rate_trace={file: testdata/traces/drive.rate}"}, topology.BadValue}, // a lab that is up reads no files
+		{[]string{"loss_trace={file: testdata/traces/burst.loss}"}, topology.BadValue},
+		{[]string{"wifi=iot-n-1x1-20"}, topology.BadKey},
+		{[]string{"outages=[{start: 1s}]"}, topology.Missing},
 		{[]string{"gilbert_elliott={p: 1%}"}, topology.Missing},
 		{[]string{"gilbert_elliott={p: 1%, r: 1%, x: 1}"}, topology.BadKey},
 	} {
@@ -85,9 +101,38 @@ func TestChangeRefused(t *testing.T) {
 			t.Errorf("%q: %v, want one %s", tt.args, err, tt.want)
 		}
 	}
+	// A link whose rate PCI Express gives takes a trace in its place; one that shares the air takes a delay alone.
+	slot := topology.PlannedLink{Link: topology.Link{Kind: topology.PCIe, Generation: 3, Lanes: 8}}
+	air := topology.PlannedLink{Link: topology.Link{Kind: topology.WiFi, WiFi: &topology.Station{Profile: "iot-n-1x1-20"}}}
+	apply := func(link topology.PlannedLink, now topology.Shape, args ...string) (topology.Shape, error) {
+		change, err := topology.ParseChange(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return change.Apply(link, now)
+	}
+	if got, err := apply(slot, topology.Shape{Rate: 63_015 * topology.Mbit}, "rate_trace=[1s 1Gbit/s, 1s 2Gbit/s]"); err != nil || got.Rate != 0 || len(got.RateTrace) != 2 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := apply(air, topology.Shape{}, "delay=3ms"); err != nil || got.Delay != 3*ms {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, err := range []error{
+		second(apply(slot, topology.Shape{}, "rate=64Gbit/s")),
+		second(apply(air, topology.Shape{}, "rate=1Mbit/s")),
+		second(apply(air, topology.Shape{}, "loss=1%")),
+		second(apply(air, topology.Shape{}, "outages=[{length: 1s}]")),
+		second(apply(air, topology.Shape{}, "delay=2h")),
+	} {
+		var errs topology.Errors
+		if !errors.As(err, &errs) || len(errs) != 1 {
+			t.Errorf("%v, want one of Errors", err)
+		}
+	}
 	now := topology.Shape{Delay: 10 * time.Millisecond, Jitter: time.Millisecond, Loss: 0.5}
 	for _, args := range [][]string{
 		{"delay=none"}, {"delay=999us"}, {"jitter=11ms"}, {"jitter=6ms", "distribution=uniform"}, {"delay=2h"}, {"jitter=none", "unordered=true"},
+		{"queue=codel"}, {"rate_trace=[1s 0bit/s]"}, {"loss_trace=[1, 1]"}, {"outages=[{length: 1s, every: 1s}]"},
 		{"gilbert_elliott={p: 1%, r: 25%}"}, {"loss=none", "loss_correlation=10%"}, {"distribution=gauss"}, {"table=[2, 2]"}, {"reordering=100%"},
 	} {
 		change, err := topology.ParseChange(args)
@@ -101,6 +146,8 @@ func TestChangeRefused(t *testing.T) {
 		}
 	}
 }
+
+func second[T any](_ T, err error) error { return err }
 
 // The special cases of loss are chains of the right share and correlation.
 func TestLossChain(t *testing.T) {
@@ -123,7 +170,8 @@ func TestLossChain(t *testing.T) {
 }
 
 func FuzzParseChange(f *testing.F) {
-	for _, s := range []string{"delay=20ms", "table=[1, -2]", "gilbert_elliott={p: 1%, r: 25%}", "rate=none", "delay=1ms\n---\n", "unordered=true"} {
+	for _, s := range []string{"delay=20ms", "table=[1, -2]", "gilbert_elliott={p: 1%, r: 25%}", "rate=none", "delay=1ms\n---\n", "unordered=true",
+		"rate_trace=[1s 1Mbit/s, 1s 0bit/s]", "queue={kind: codel, time: 1s}", "outages=[{start: 1s, length: 1s, every: 1h}]", "loss_trace=[9, 1]", "loss_trace={file: x}"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, arg string) {

@@ -59,7 +59,7 @@ func TestSchema(t *testing.T) {
 	}
 	planned(200, func(_ int, top *topology.Topology, _ *topology.Plan) { accept("random", top) })
 	for _, file := range []string{"unknown-keys", "missing-keys", "rates", "impairments", "shapes", "mtu", "names", "interfaces", "address-not-one", "wrong-types",
-		"tunnel-choices", "flows", "no-nodes", "empty-name"} {
+		"tunnel-choices", "flows", "traces", "queues", "outages", "wifi", "stations", "slots", "tolerance-of-nothing", "no-nodes", "empty-name"} {
 		data, err := os.ReadFile("testdata/broken/" + file + ".yaml")
 		if err != nil {
 			t.Fatal(err)
