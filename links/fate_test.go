@@ -25,6 +25,8 @@ type prober struct {
 	to   *net.UDPConn
 	size int
 	sent []time.Time // by number
+	link *Link
+	side int // from which it sends
 }
 
 // arrival is a datagram that came.
@@ -33,16 +35,16 @@ type arrival struct {
 	delay  time.Duration
 }
 
-func newProber(t testing.TB, a, b *netns.Namespace, size int) *prober {
+func newProber(t testing.TB, link *Link, a, b *netns.Namespace, size int) *prober {
 	t.Helper()
-	return proberTo(t, a, b, 2, size)
+	return proberTo(t, link, 0, a, b, size)
 }
 
-// proberTo sends to the address of that last byte, which b has.
-func proberTo(t testing.TB, a, b *netns.Namespace, last byte, size int) *prober {
+// proberTo sends from a, which is that side of the link, to b.
+func proberTo(t testing.TB, link *Link, side int, a, b *netns.Namespace, size int) *prober {
 	t.Helper()
-	p := &prober{t: t, size: size}
-	to := &net.UDPAddr{IP: net.IPv4(10, 0, 0, last), Port: 7}
+	p := &prober{t: t, size: size, link: link, side: side}
+	to := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(2-side)), Port: 7}
 	if err := b.Do(func() (err error) {
 		listen := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 			return errors.Join(raw.Control(func(fd uintptr) {
@@ -77,13 +79,31 @@ func (p *prober) send() {
 	}
 }
 
+// keepUp waits until a wire has read most of what was sent: it has a model of what it reads, and an interface has room
+// for so much that it has not read.
+func (p *prober) keepUp() {
+	const unread = 1000
+	if !p.link.Driven() {
+		return
+	}
+	for end := time.Now().Add(20 * time.Second); p.link.State().Wire[p.side].Packets+unread < uint64(len(p.sent)); {
+		if time.Now().After(end) {
+			p.t.Fatalf("the wire has read %d of %d packets", p.link.State().Wire[p.side].Packets, len(p.sent))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // pace sends n datagrams, gap apart.
 func (p *prober) pace(n int, gap time.Duration) {
 	p.t.Helper()
 	tick := time.NewTicker(max(gap, time.Nanosecond))
 	defer tick.Stop()
-	for range n {
+	for i := range n {
 		p.send()
+		if i%256 == 0 {
+			p.keepUp()
+		}
 		if gap > 0 {
 			<-tick.C
 		}
@@ -180,17 +200,18 @@ func steadily(t *testing.T, try func() (late bool)) {
 	t.Error("late in four tries")
 }
 
-func TestNetemDelay(t *testing.T) {
-	shaper := needNetem(t)
-	_, a, b := pairOf(t, planned("bare"), shaper)
-	p := newProber(t, a, b, 100)
+func TestDelay(t *testing.T) { each(t, testDelay) }
+
+func testDelay(t *testing.T, shaper Shaper) {
+	made, a, b := pairOf(t, planned("bare"), shaper)
+	p := newProber(t, made, a, b, 100)
 	p.pace(200, time.Millisecond)
 	bare := delays(p.arrivals(500 * time.Millisecond))
 	own := bare[len(bare)/2] // what the way takes without a delay
 	for _, d := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond} {
 		steadily(t, func() bool {
-			_, a, b := pairOf(t, shaped(topology.Shape{Delay: d}), shaper)
-			p := newProber(t, a, b, 100)
+			made, a, b := pairOf(t, shaped(topology.Shape{Delay: d}), shaper)
+			p := newProber(t, made, a, b, 100)
 			p.pace(300, time.Millisecond)
 			got := delays(p.arrivals(500 * time.Millisecond))
 			if len(got) != 300 || got[0] < d {
@@ -203,8 +224,9 @@ func TestNetemDelay(t *testing.T) {
 	}
 }
 
-func TestNetemJitter(t *testing.T) {
-	shaper := needNetem(t)
+func TestJitter(t *testing.T) { each(t, testJitter) }
+
+func testJitter(t *testing.T, shaper Shaper) {
 	const n, mean, jitter = 1000, 50 * time.Millisecond, 4 * time.Millisecond
 	for _, tt := range []struct {
 		shape            topology.Shape
@@ -217,8 +239,8 @@ func TestNetemJitter(t *testing.T) {
 	} {
 		tt.shape.Delay, tt.shape.Jitter, tt.shape.Unordered = mean, jitter, true
 		steadily(t, func() (tooLate bool) {
-			_, a, b := pairOf(t, shaped(tt.shape), shaper)
-			p := newProber(t, a, b, 100)
+			made, a, b := pairOf(t, shaped(tt.shape), shaper)
+			p := newProber(t, made, a, b, 100)
 			p.pace(n, 500*time.Microsecond)
 			arrived := p.arrivals(500 * time.Millisecond)
 			got := delays(arrived)
@@ -241,8 +263,8 @@ func TestNetemJitter(t *testing.T) {
 			return tooLate
 		})
 		tt.shape.Unordered = false
-		_, a, b := pairOf(t, shaped(tt.shape), shaper)
-		p := newProber(t, a, b, 100)
+		made, a, b := pairOf(t, shaped(tt.shape), shaper)
+		p := newProber(t, made, a, b, 100)
 		p.pace(n/2, 500*time.Microsecond)
 		arrived := p.arrivals(500 * time.Millisecond)
 		if late, _ := overtaken(arrived); late != 0 || len(arrived) != n/2 {
@@ -251,8 +273,9 @@ func TestNetemJitter(t *testing.T) {
 	}
 }
 
-func TestNetemLoss(t *testing.T) {
-	shaper := needNetem(t)
+func TestLoss(t *testing.T) { each(t, testLoss) }
+
+func testLoss(t *testing.T, shaper Shaper) {
 	const n = 30000
 	for _, tt := range []struct {
 		shape     topology.Shape
@@ -264,8 +287,8 @@ func TestNetemLoss(t *testing.T) {
 		{topology.Shape{Loss: 0.1, LossCorrelation: 0.5}, 0.1, 1 / 0.45, math.Sqrt(0.55) / 0.45},
 		{topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.01, R: 0.25}}, 0.01 / 0.26, 4, math.Sqrt(0.75) / 0.25},
 	} {
-		_, a, b := pairOf(t, shaped(tt.shape), shaper)
-		p := newProber(t, a, b, 100)
+		made, a, b := pairOf(t, shaped(tt.shape), shaper)
+		p := newProber(t, made, a, b, 100)
 		p.pace(n, 0)
 		got := p.arrivals(time.Second)
 		lost := p.lost(got)
@@ -296,12 +319,13 @@ func TestNetemLoss(t *testing.T) {
 }
 
 // Loss in the bad and in the good state, and what else may befall a packet.
-func TestNetemShares(t *testing.T) {
-	shaper := needNetem(t)
+func TestFates(t *testing.T) { each(t, testFates) }
+
+func testFates(t *testing.T, shaper Shaper) {
 	const n = 20000
 	try := func(s topology.Shape, gap time.Duration, n int) (*prober, []arrival) {
-		_, a, b := pairOf(t, shaped(s), shaper)
-		p := newProber(t, a, b, 200)
+		made, a, b := pairOf(t, shaped(s), shaper)
+		p := newProber(t, made, a, b, 200)
 		p.pace(n, gap)
 		return p, p.arrivals(time.Second)
 	}
@@ -338,8 +362,9 @@ func TestNetemShares(t *testing.T) {
 }
 
 // The same seed and the same packets have the same fate.
-func TestNetemSeed(t *testing.T) {
-	shaper := needNetem(t)
+func TestSeed(t *testing.T) { each(t, testSeed) }
+
+func testSeed(t *testing.T, shaper Shaper) {
 	const n = 3000
 	fate := func(seed uint64, back bool) []bool {
 		link := shaped(topology.Shape{Loss: 0.1})
@@ -348,11 +373,11 @@ func TestNetemSeed(t *testing.T) {
 		if !made.State().Seeded {
 			t.Skip("this kernel's netem takes no seed (Linux 6.6 does)")
 		}
-		to := byte(2)
+		side := 0
 		if back {
-			a, b, to = b, a, 1
+			a, b, side = b, a, 1
 		}
-		p := proberTo(t, a, b, to, 100)
+		p := proberTo(t, made, side, a, b, 100)
 		p.pace(n, 0)
 		return p.lost(p.arrivals(500 * time.Millisecond))
 	}
@@ -369,11 +394,12 @@ func TestNetemSeed(t *testing.T) {
 }
 
 // What is sent as one large segment has as many fates as it has packets.
-func TestNetemCutsSegments(t *testing.T) {
-	shaper := needNetem(t)
-	_, a, b := pairOf(t, shaped(topology.Shape{Loss: 0.3}), shaper)
+func TestCutsSegments(t *testing.T) { each(t, testCutsSegments) }
+
+func testCutsSegments(t *testing.T, shaper Shaper) {
+	made, a, b := pairOf(t, shaped(topology.Shape{Loss: 0.3}), shaper)
 	const size, each, sends = 500, 40, 200
-	p := newProber(t, a, b, size)
+	p := newProber(t, made, a, b, size)
 	raw, err := p.from.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -406,8 +432,9 @@ func TestNetemCutsSegments(t *testing.T) {
 }
 
 // A delay costs no rate: neither TCP's, which must hold it all on the way, nor that of small packets.
-func TestNetemDelayKeepsRate(t *testing.T) {
-	shaper := needNetem(t)
+func TestDelayKeepsRate(t *testing.T) { each(t, testDelayKeepsRate) }
+
+func testDelayKeepsRate(t *testing.T, shaper Shaper) {
 	const rate = 100 * topology.Mbit
 	// second is the share of the rate that passes in the second best of many windows: a busy machine takes from most.
 	second := func(delay time.Duration) float64 {
@@ -448,14 +475,15 @@ func TestNetemDelayKeepsRate(t *testing.T) {
 }
 
 // A change holds from the next packet on, loses none and lets none overtake.
-func TestNetemChanges(t *testing.T) {
-	shaper := needNetem(t)
+func TestChanges(t *testing.T) { each(t, testChanges) }
+
+func testChanges(t *testing.T, shaper Shaper) {
 	steadily(t, func() bool { return changes(t, shaper) })
 }
 
 func changes(t *testing.T, shaper Shaper) (tooLate bool) {
 	made, a, b := pairOf(t, shaped(topology.Shape{Delay: 60 * time.Millisecond}), shaper)
-	p := newProber(t, a, b, 100)
+	p := newProber(t, made, a, b, 100)
 	set := func(s topology.Shape) {
 		t.Helper()
 		if err := made.Set(func(now [2]topology.Shape) ([2]topology.Shape, error) { return [2]topology.Shape{s, now[1]}, nil }); err != nil {

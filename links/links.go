@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"pqlab/internal/netns"
+	"pqlab/links/medium"
 	"pqlab/links/wire"
 	"pqlab/topology"
 )
@@ -38,9 +39,18 @@ type State struct {
 	Shapes [2]topology.Shape // of what A sends, and of what B sends
 	Seeded bool              // whether its randomness is that of the link's seed, if there is any
 
-	// Lateness, of a wire, is by how much packets that it delays came too late, of what A sends, and of what B sends: a busy
-	// machine does not keep the schedule.
-	Lateness [2]wire.Lateness
+	// Wire is what became of what A sent, and of what B sent, over a wire; else zero.
+	Wire [2]Wire
+}
+
+// Wire is how one direction of a wire has fared since the link was made.
+type Wire struct {
+	medium.Counters
+	// Lateness is by how much packets that it delays came too late: a busy machine does not keep the schedule.
+	Lateness wire.Lateness
+	// Missed packets, or large segments, found no room in the sender's interface, as the wire was not run for too long. They
+	// have not entered the model.
+	Missed uint64
 }
 
 // State tells how the link is shaped now.

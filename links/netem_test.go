@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
+	"pqlab/links/wire"
 	"pqlab/topology"
 )
 
@@ -33,6 +34,7 @@ func pairOf(t testing.TB, link topology.PlannedLink, shaper Shaper) (made *Link,
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { made.Close() })
 	var hs [2]*netlink.Handle
 	var ls [2]netlink.Link
 	for i, name := range []string{"eth0", "eth7"} {
@@ -62,22 +64,28 @@ func shaped(s topology.Shape) topology.PlannedLink {
 	return link
 }
 
-// needNetem gives the shaper, where there is a netem.
-func needNetem(t testing.TB) Shaper {
+// each runs a test with every shaper that can do all.
+func each(t *testing.T, test func(t *testing.T, shaper Shaper)) {
+	for _, name := range []string{"netem", "wire"} {
+		t.Run(name, func(t *testing.T) { test(t, need(t, name)) })
+	}
+}
+
+// need gives the shaper, where this machine has what it takes.
+func need(t testing.TB, name string) Shaper {
 	t.Helper()
-	shaper, err := Choose(nil, "netem")
+	shaper, err := Choose(nil, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var missing *MissingError
-	for _, err := range []error{ProbeTBF(), ProbeNetem()} {
-		if errors.As(err, &missing) {
+	probes := map[string][]func() error{"tbf": {ProbeTBF}, "netem": {ProbeTBF, ProbeNetem}, "wire": {wire.Probe}}
+	for _, probe := range probes[name] {
+		switch err := probe(); {
+		case errors.Is(err, errors.ErrUnsupported):
 			t.Skip(err, "; pqlab vm -- runs this in a kernel that has it")
-		}
-		if errors.Is(err, unix.EPERM) {
+		case errors.Is(err, unix.EPERM):
 			t.Skip(err)
-		}
-		if err != nil {
+		case err != nil:
 			t.Fatal(err)
 		}
 	}
@@ -244,7 +252,7 @@ func holding(t testing.TB, l *Link) (all [2]map[uint32][]byte) {
 
 // After whatever went before, the kernel says of a link what it says of a fresh one, and that is what was asked for.
 func TestNetemKeepsNothing(t *testing.T) {
-	shaper := needNetem(t)
+	shaper := need(t, "netem")
 	r := rand.New(rand.NewPCG(1, 2))
 	some := func(f float64) float64 { return f * float64(r.IntN(2)) }
 	random := func() topology.Shape {

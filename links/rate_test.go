@@ -23,9 +23,11 @@ func joined(t testing.TB, rate topology.Rate, mtu int, shaper Shaper) (a, b *net
 	nss := spaces(t, 2)
 	link := planned("a-b")
 	link.Rate, link.MTU = rate, mtu
-	if _, err := Make(link, nss[0], nss[1], shaper); err != nil {
+	made, err := Make(link, nss[0], nss[1], shaper)
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { made.Close() })
 	for i, name := range []string{"eth0", "eth7"} {
 		h, err := nss[i].Netlink()
 		if err != nil {
@@ -209,11 +211,16 @@ func holds(t *testing.T, f flow, want, miss float64) (kept bool) {
 	return full >= 2
 }
 
-func TestTBFRate(t *testing.T) {
-	if err := ProbeTBF(); err != nil {
-		t.Skip(err)
+// rated runs a test with every shaper that a rate alone may have.
+func rated(t *testing.T, test func(t *testing.T, shaper Shaper)) {
+	for _, name := range []string{"tbf", "wire"} {
+		t.Run(name, func(t *testing.T) { test(t, need(t, name)) })
 	}
-	shaper := only((tbf{without("netem")}))
+}
+
+func TestRate(t *testing.T) { rated(t, testRate) }
+
+func testRate(t *testing.T, shaper Shaper) {
 	for _, tt := range []struct {
 		rate topology.Rate
 		mtu  int
@@ -249,12 +256,11 @@ func TestTBFRate(t *testing.T) {
 }
 
 // Both directions are shaped, each on its own.
-func TestTBFBothDirections(t *testing.T) {
-	if err := ProbeTBF(); err != nil {
-		t.Skip(err)
-	}
+func TestBothDirections(t *testing.T) { rated(t, testBothDirections) }
+
+func testBothDirections(t *testing.T, shaper Shaper) {
 	const rate = 20e6
-	a, b := joined(t, rate, 1500, only(tbf{without("netem")}))
+	a, b := joined(t, rate, 1500, shaper)
 	there, back := tcp(t, a, b, "10.0.0.2", rate), tcp(t, b, a, "10.0.0.1", rate)
 	defer there.stop()
 	defer back.stop()

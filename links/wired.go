@@ -38,7 +38,12 @@ type driven struct {
 	plan   topology.PlannedLink
 	medium *medium.Link
 	wire   *wire.Wire
+	ends   [2]end
 }
+
+// backlog is how many packets an interface holds for the wire, in which time the wire must be run: 10 ms of a million a
+// second.
+const backlog = 10000
 
 func (w wired) connect(link topology.PlannedLink, a, b *netns.Namespace) (_ body, err error) {
 	d := &driven{plan: link, medium: medium.NewLink(
@@ -57,6 +62,7 @@ func (w wired) connect(link topology.PlannedLink, a, b *netns.Namespace) (_ body
 		if _, err := d.wire.Attach(ns, name); err != nil {
 			return nil, fmt.Errorf("%s: %w", endName(link, side), err)
 		}
+		d.ends[side].ns = ns
 		h, err := ns.Netlink()
 		if err != nil {
 			return nil, err
@@ -65,8 +71,12 @@ func (w wired) connect(link topology.PlannedLink, a, b *netns.Namespace) (_ body
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", endName(link, side), err)
 		}
+		d.ends[side].index = tap.Attrs().Index
 		if err := h.LinkSetMTU(tap, link.MTU); err != nil {
 			return nil, fmt.Errorf("%s: MTU %d: %w", endName(link, side), link.MTU, err)
+		}
+		if err := h.LinkSetTxQLen(tap, backlog); err != nil {
+			return nil, fmt.Errorf("%s: queue of %d: %w", endName(link, side), backlog, err)
 		}
 		if err := h.LinkSetUp(tap); err != nil {
 			return nil, fmt.Errorf("%s up: %w", endName(link, side), err)
@@ -91,11 +101,32 @@ func (d *driven) become(now, next [2]topology.Shape) error {
 
 func (d *driven) state() State {
 	s := State{Shaper: wired{}.Name(), Seeded: true}
-	for side := range s.Lateness {
-		// What one end sends the other gets. A wire that is closed was not late.
-		s.Lateness[side], _ = d.wire.Lateness(1 - side)
+	for side := range s.Wire {
+		s.Wire[side].Missed = d.missed(side)
+	}
+	// Of a wire that is closed nothing more is known.
+	_ = d.wire.Do(func(time.Duration) {
+		for side := range s.Wire {
+			s.Wire[side].Counters = d.medium.Counters(side)
+		}
+	})
+	for side := range s.Wire {
+		s.Wire[side].Lateness, _ = d.wire.Lateness(1 - side) // what one end sends the other gets
 	}
 	return s
+}
+
+// missed asks the kernel what it dropped before the wire could read it; 0 where it cannot be asked any more.
+func (d *driven) missed(side int) uint64 {
+	h, err := d.ends[side].ns.Netlink()
+	if err != nil {
+		return 0
+	}
+	tap, err := h.LinkByIndex(d.ends[side].index)
+	if err != nil || tap.Attrs().Statistics == nil {
+		return 0
+	}
+	return tap.Attrs().Statistics.TxDropped
 }
 
 func (d *driven) close() error { return d.wire.Close() }

@@ -10,8 +10,6 @@ import (
 const (
 	ethernetLen = 14
 	vlanLen     = 4
-	// largest is what a read may give: the headers, the second VLAN tag, and an IP packet.
-	largest = offload.HeaderLen + ethernetLen + 2*vlanLen + 65535
 )
 
 // linkLen is the length in bytes of a frame's headers before the network layer's.
