@@ -14,18 +14,17 @@ func (t *Topology) Marshal() ([]byte, error) {
 		return nil, err
 	}
 	// Traces of files may be shared by many links, so that writing all of them might need more memory than there is.
-	const least = 3 // bytes of an entry
 	entries := 0
 	for i := range t.Links {
 		entries += len(t.Links[i].RateTrace) + len(t.Links[i].LossTrace)
 	}
 	e := &encoder{}
-	if entries <= maxInput/least {
+	if entries <= maxCommas {
 		topologyForm().write(e, *t)
 	}
-	if entries > maxInput/least || e.b.Len() > maxInput {
+	if entries > maxCommas || e.commas > maxCommas || e.b.Len() > maxInput {
 		var p problems
-		p.add(BadValue, "", "with its traces written out, the topology has more than the %d bytes that a file may have", maxInput)
+		p.add(BadValue, "", "with its traces written out, the topology has more than the %d bytes or %d entries that a file may have", maxInput, maxCommas)
 		return nil, p.found
 	}
 	return e.b.Bytes(), nil
@@ -33,10 +32,11 @@ func (t *Topology) Marshal() ([]byte, error) {
 
 // encoder writes block style down to the entries' own keys, and flow style below.
 type encoder struct {
-	b     bytes.Buffer
-	depth int  // of collections around
-	entry bool // directly after "- "
-	value bool // directly after "key:"
+	b      bytes.Buffer
+	commas int
+	depth  int  // of collections around
+	entry  bool // directly after "- "
+	value  bool // directly after "key:"
 }
 
 // flowDepth is the depth from which collections are written in one line: topology, its lists, their entries are not.
@@ -110,6 +110,7 @@ func (e *encoder) inLine(begin, end string, write func(sep func())) {
 	write(func() {
 		if !first {
 			e.put(", ")
+			e.commas++
 		}
 		first = false
 	})

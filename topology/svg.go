@@ -47,6 +47,7 @@ const (
 	laneGap  = 34.0 // between tunnels
 	port     = 38.0 // height at which links enter a node
 	maxShown = 5    // interfaces of a node
+	maxLabel = 48   // characters of what is written at a link
 )
 
 type drawing struct {
@@ -129,11 +130,11 @@ func (d *drawing) linkLines(i int) []string {
 		lines = append(lines, "loss "+lossText(l.Shape))
 	}
 	if l.WiFi != nil {
-		lines = append(lines, strings.TrimPrefix(l.WiFi.String(), l.WiFi.Profile+" "))
+		lines = append(lines, shorten(strings.TrimPrefix(l.WiFi.String(), l.WiFi.Profile+" "), maxLabel))
 		l.WiFi = nil
 	}
 	if other := otherText(l); other != "" {
-		lines = append(lines, other)
+		lines = append(lines, shorten(other, maxLabel))
 	}
 	for _, end := range []End{l.A, l.B} {
 		for _, a := range end.Addresses {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"pqlab/topology"
 )
@@ -80,7 +81,7 @@ func TestSVG(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range append(plans, lanes) {
+	for _, p := range append(plans, lanes, media(t)) {
 		texts, width, height := labels(t, p.SVG())
 		for i, a := range texts {
 			if a.left < 0 || a.right > width || a.top < 0 || a.bottom > height {
@@ -129,6 +130,41 @@ func TestSVG(t *testing.T) {
 	})
 	if p, err := topology.Chain(1).Plan(); err != nil || len(p.SVG()) == 0 {
 		t.Error(err)
+	}
+}
+
+// media is a lab of links that are not all of one rate.
+func media(t *testing.T) *topology.Plan {
+	t.Helper()
+	p, err := topology.New("media").Verify(topology.Tolerance{}).Client("c").AP("ap").Host("h").DPU("d", topology.On("h")).Host("o").
+		WiFi("c", "ap", topology.Station{Profile: "phone-ac-1x1-80", Distance: 12.5, Walls: 1}, topology.Delay(time.Millisecond)).
+		Ethernet("ap", "d", 100*topology.Gbit).PCIe("h", "d", topology.Slot(3, 8)).
+		Fibre("d", "o", topology.RateTrace(step(time.Second, topology.Mbit), step(time.Second, 3*topology.Mbit)),
+			topology.Queue{Kind: topology.CoDel, Time: 20 * ms, Target: 2 * ms}, topology.LossTrace(9, 1), topology.Duplication(0.125),
+			topology.Outages(topology.Outage{Length: time.Second}, topology.Outage{Start: time.Hour, Length: ms})).
+		Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// What a link shares, or does by the clock, is told in both forms.
+func TestMediaAreShown(t *testing.T) {
+	t.Parallel()
+	p := media(t)
+	texts, _, _ := labels(t, p.SVG())
+	for what, shown := range map[string]string{"text": p.Text(), "drawing": fmt.Sprint(texts)} {
+		for _, w := range []string{"phone-ac-1x1-80", "at 12.5m behind 1 wall", "63015Mbit/s", "1Mbit/s to 3Mbit/s", "codel", "20ms", "10% by trace"} {
+			if !strings.Contains(shown, w) {
+				t.Errorf("%q is not in the %s:\n%s", w, what, shown)
+			}
+		}
+	}
+	for _, w := range []string{"airtime", "2 outages", "12.5% duplicated", p.Notes[0], "99.99%"} {
+		if !strings.Contains(p.Text(), w) {
+			t.Errorf("%q is not in the text:\n%s", w, p.Text())
+		}
 	}
 }
 

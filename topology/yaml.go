@@ -23,6 +23,7 @@ const (
 	maxDepth  = 16
 	maxIndent = 200
 	maxKeys   = 256
+	maxCommas = 1 << 18 // in all flow collections; each costs the parser half a kilobyte
 )
 
 // Load reads a topology from a YAML file. What is wrong with the topology is Errors; the file's own errors are not.
@@ -141,6 +142,7 @@ func refuse(tokens token.Tokens) (*token.Token, string) {
 	var flow []int         // keys in each open flow collection
 	keys := map[int]int{}  // keys of the open block mappings, by column
 	line, entries := -1, 0 // of the current line: number, "- " in it
+	commas := 0
 	for _, t := range tokens {
 		column := t.Position.Column
 		if t.Position.Line != line {
@@ -161,6 +163,10 @@ func refuse(tokens token.Tokens) (*token.Token, string) {
 		case token.SequenceStartType, token.MappingStartType:
 			if flow = append(flow, 0); len(flow) > maxDepth {
 				return t, fmt.Sprintf("is nested deeper than %d", maxDepth)
+			}
+		case token.CollectEntryType:
+			if commas++; commas > maxCommas {
+				return t, fmt.Sprintf("the file has more than %d entries in [ ] and { }", maxCommas)
 			}
 		case token.SequenceEndType, token.MappingEndType:
 			flow = flow[:max(0, len(flow)-1)]
