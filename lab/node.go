@@ -184,6 +184,22 @@ func (n *Node) makeCgroup(l *Lab) error {
 	return nil
 }
 
+// CapCore caps the node at what one core of its profile's device does, as nodes.Cgroup.CapCore has it. The error is
+// nodes.ErrNoCgroup where the machine let the lab have no cgroup, or the node has no profile.
+func (n *Node) CapCore() error {
+	if n.cgroup == nil {
+		return fmt.Errorf("node %s: %w", n.Plan.Name, nodes.ErrNoCgroup)
+	}
+	profile, err := nodes.ProfileByName(n.Plan.Profile)
+	if err == nil {
+		err = n.cgroup.CapCore(profile)
+	}
+	if err != nil {
+		return fmt.Errorf("node %s: %w", n.Plan.Name, err)
+	}
+	return nil
+}
+
 // CPU is what the node's processes have used: all of them where it has a cgroup, else its agent.
 func (n *Node) CPU(ctx context.Context) (time.Duration, error) {
 	switch {

@@ -107,6 +107,23 @@ func (t *Tunnel) spec(local, remote topology.TunnelEnd, p topology.PlannedTunnel
 	}
 }
 
+// Replace removes the tunnel at both ends, with its SAs, and adds what plan says in its place, without keys: of the same name
+// and between the same nodes. After an error one end may have no tunnel, and refuses all its traffic.
+func (t *Tunnel) Replace(ctx context.Context, plan topology.PlannedTunnel) error {
+	if plan.Name != t.Plan.Name || plan.A.Node != t.Plan.A.Node || plan.B.Node != t.Plan.B.Node {
+		return fmt.Errorf("tunnel %s between %s and %s cannot become tunnel %s between %s and %s",
+			t.Plan.Name, t.Plan.A.Node, t.Plan.B.Node, plan.Name, plan.A.Node, plan.B.Node)
+	}
+	if err := both(
+		func() error { return t.a.agent.RemoveTunnel(ctx, plan.Name) },
+		func() error { return t.b.agent.RemoveTunnel(ctx, plan.Name) },
+	); err != nil {
+		return err
+	}
+	t.Plan = plan
+	return t.add(ctx)
+}
+
 // Establish keys the tunnel. It returns when traffic flows under new keys in both directions.
 func (t *Tunnel) Establish(ctx context.Context) (keying.Report, error) {
 	return t.a.agent.Establish(ctx, t.Plan.Name)

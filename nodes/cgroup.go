@@ -30,6 +30,9 @@ const JournalKind = "cgroup"
 // period is over which a cap holds: the kernel's default.
 const period = 100 * time.Millisecond
 
+// corePeriod is over which CapCore's holds.
+const corePeriod = 10 * time.Millisecond
+
 // Cgroup caps the CPU of one node's processes together. Start puts processes into it.
 type Cgroup struct {
 	paths   []string // its directories: one for each controller on version 1
@@ -41,6 +44,8 @@ type Cgroup struct {
 type control interface {
 	// enter makes the child that the calling thread is about to start begin inside; leave is called after the start.
 	enter(*syscall.SysProcAttr) (leave func() error, err error)
+	// cap changes the quota of each period.
+	cap(quota, period time.Duration) error
 	cpu() (CPU, error)
 	kill() error
 	close() error
@@ -133,6 +138,17 @@ func (c *Cgroup) enter(attr *syscall.SysProcAttr) (leave func() error, err error
 		return func() error { return nil }, nil
 	}
 	return c.control.enter(attr)
+}
+
+// CapCore caps the processes together at what one core of the profile's device does, over so short a period that it holds
+// for a computation of a moment too: NewCgroup's cap is of all cores, and lets pass what is done before a tenth of a second's
+// quota is spent. For what computes in one thread. The kernel looks at its clock tick (1 to 10 ms) what was used: so much of a computation
+// may pass uncapped.
+func (c *Cgroup) CapCore(profile Profile) error {
+	if err := c.control.cap(profile.coreQuota(), corePeriod); err != nil {
+		return fmt.Errorf("cap of one core of %s: %w", profile.Name, err)
+	}
+	return nil
 }
 
 // CPU is what the processes of the cgroup have used, those that ended included.

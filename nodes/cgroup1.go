@@ -87,6 +87,15 @@ func (c *v1) enter(*syscall.SysProcAttr) (func() error, error) {
 	return leave, nil
 }
 
+func (c *v1) cap(quota, period time.Duration) error {
+	// One after the other, so that what holds in between is never more than a cgroup above may allow.
+	q, p := quota.Microseconds(), uint64(period.Microseconds())
+	return errors.Join(
+		c.cgroup.Update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &q}}),
+		c.cgroup.Update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Period: &p}}),
+	)
+}
+
 func (c *v1) cpu() (CPU, error) {
 	stat, err := c.cgroup.Stat()
 	if err != nil {

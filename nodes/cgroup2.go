@@ -85,6 +85,11 @@ func (c *v2) enter(attr *syscall.SysProcAttr) (func() error, error) {
 	return func() error { return nil }, nil
 }
 
+func (c *v2) cap(quota, period time.Duration) error {
+	q, p := quota.Microseconds(), uint64(period.Microseconds())
+	return c.manager.Update(&cgroup2.Resources{CPU: &cgroup2.CPU{Max: cgroup2.NewCPUMax(&q, &p)}})
+}
+
 func (c *v2) cpu() (CPU, error) {
 	stat, err := c.manager.StatFiltered(cgroup2.StatCPU)
 	if err != nil {

@@ -165,6 +165,34 @@ func TestCapAndUsage(t *testing.T) {
 	}
 }
 
+// What would be over within the quota of all cores is held back by that of one.
+func TestCapOfOneCore(t *testing.T) {
+	ns := spaces(t, 1)[0]
+	profile := Profile{Name: "slow", Cores: 100, Share: 0.1}
+	c, _ := capped(t, profile)
+	if err := c.CapCore(profile); err != nil {
+		t.Fatal(err)
+	}
+	from := time.Now()
+	inside(t, ns, c, `while :; do :; done`)
+	var used time.Duration
+	eventually(t, "100 ms of CPU used", func() bool {
+		cpu, err := c.CPU()
+		if err != nil {
+			t.Fatal(err)
+		}
+		used = cpu.User + cpu.System
+		return used > 100*time.Millisecond
+	})
+	// A clock tick of at most 10 ms may be overdrawn.
+	if share := (used - 10*time.Millisecond).Seconds() / time.Since(from).Seconds(); share > 0.13 {
+		t.Errorf("used %v in %v: a share of %.2f, cap 0.1", used, time.Since(from), share)
+	}
+	if got := (Profile{Share: 0.01}).coreQuota(); got != time.Millisecond {
+		t.Errorf("a quota of %v, which the kernel refuses", got)
+	}
+}
+
 func TestKillReachesThoseWhoLeftTheGroup(t *testing.T) {
 	ns := spaces(t, 1)[0]
 	c, _ := capped(t, Profile{Cores: 1, Share: 1})

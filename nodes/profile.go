@@ -48,6 +48,11 @@ func ProfileByName(name string) (Profile, error) {
 	return Profile{}, fmt.Errorf("%w %q; known are %s", ErrUnknownProfile, name, strings.Join(names, ", "))
 }
 
+// coreQuota is the CPU time that one core of the device has in a corePeriod.
+func (p Profile) coreQuota() time.Duration {
+	return max(time.Duration(math.Round(p.Share*float64(corePeriod))), time.Millisecond)
+}
+
 // quota is the CPU time that the device has in a period. The kernel takes no less than 1 ms.
 func (p Profile) quota() time.Duration {
 	return max(time.Duration(math.Round(float64(p.Cores)*p.Share*float64(period))), time.Millisecond)

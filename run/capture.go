@@ -73,7 +73,7 @@ func sectionOf(ctx context.Context, l *lab.Lab) (string, error) {
 	if planes == nil {
 		planes = []string{"none"}
 	}
-	return fmt.Sprintf("topology %s; seed %d; dataplane %s; kernel %s", l.Plan.Name, l.Plan.Seed, strings.Join(planes, "+"), kernel()), nil
+	return fmt.Sprintf("topology %s; seed %d; dataplane %s; kernel %s", l.Plan.Name, l.Plan.Seed, strings.Join(planes, "+"), report.Kernel()), nil
 }
 
 // exports asks every node of a lab for what captures need, until ctx ends, and calls f with it, one call at a time. ended

@@ -1,14 +1,8 @@
 package run
 
 import (
-	"bufio"
 	"encoding/json"
-	"os"
-	"runtime"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"pqlab/ipsec"
 	"pqlab/ipsec/keying"
@@ -74,28 +68,4 @@ func dropsOf(d ipsec.Drops) map[string]uint64 {
 		panic(err)
 	}
 	return reasons
-}
-
-func kernel() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return "unknown: " + err.Error()
-	}
-	return unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:])
-}
-
-func machine() report.Machine {
-	m := report.Machine{CPUs: runtime.NumCPU(), Model: runtime.GOARCH}
-	f, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return m
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
-			m.Model = strings.TrimSpace(value)
-			break
-		}
-	}
-	return m
 }

@@ -52,8 +52,8 @@ func Do(ctx context.Context, plan *topology.Plan, o Options) (report.Result, err
 	r := &runner{
 		plan: plan, options: o, started: traffic.Now(), ledger: newLedger(plan),
 		result: report.Result{
-			Topology: plan.Name, Seed: plan.Seed, Kernel: kernel(), Version: o.Version, Command: o.Command,
-			Started: time.Now(), Machine: machine(), CPUSeconds: map[string]float64{}, Warnings: slices.Clone(plan.Notes), Picture: string(plan.SVG()),
+			Topology: plan.Name, Seed: plan.Seed, Kernel: report.Kernel(), Version: o.Version, Command: o.Command,
+			Started: time.Now(), Machine: report.ThisMachine(), CPUSeconds: map[string]float64{}, Warnings: slices.Clone(plan.Notes), Picture: string(plan.SVG()),
 		},
 	}
 	err := r.run(ctx)
