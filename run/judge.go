@@ -45,6 +45,29 @@ func (r *runner) judgeHardLimit(tunnel string, drops []report.Drops) (homeless u
 	return homeless
 }
 
+// noteUnreached says so where somebody set a limit of volume to see keys replaced, and the traffic was too little for it.
+func (r *runner) noteUnreached(t topology.PlannedTunnel, sas []report.SA) {
+	if slices.ContainsFunc(r.result.Rekeys, func(k report.Rekey) bool { return k.Tunnel == t.Name }) {
+		return
+	}
+	var most report.SA
+	for _, sa := range sas {
+		most.Blocks, most.Bytes, most.Packets = max(most.Blocks, sa.Blocks), max(most.Bytes, sa.Bytes), max(most.Packets, sa.Packets)
+	}
+	var short []string
+	for _, of := range []struct {
+		carried, limit uint64
+		unit           string
+	}{{most.Blocks, t.Rekey.Blocks, "blocks"}, {most.Bytes, t.Rekey.Bytes, "bytes"}, {most.Packets, t.Rekey.Packets, "packets"}} {
+		if of.limit > 0 && of.limit != topology.DefaultRekeyBlocks {
+			short = append(short, fmt.Sprintf("%d of %d %s", of.carried, of.limit, of.unit))
+		}
+	}
+	if short != nil {
+		r.warn(fmt.Sprintf("tunnel %s: no keys were replaced, for no SA carried more than %s: a longer --duration or lower limits show it", t.Name, strings.Join(short, ", ")))
+	}
+}
+
 // judgeRekeys tells what a rekey lost from what was lost on the way. A rekey loses a packet for which one of the ends has
 // no SA, and the ends count those; what went into a full queue between them is the way's.
 func (r *runner) judgeRekeys(homeless uint64) {
@@ -88,6 +111,7 @@ func (r *runner) countTunnel(ctx context.Context, t topology.PlannedTunnel, out 
 			}
 		}
 	}
+	r.noteUnreached(t, out.SAs)
 	if late == "" {
 		r.check(fmt.Sprintf("tunnel %s replaces its keys in time", t.Name), true, fmt.Sprintf("at %d blocks", t.Rekey.Blocks))
 	} else {

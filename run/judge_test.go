@@ -4,6 +4,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"pqlab/agent"
 	"pqlab/ipsec"
@@ -121,6 +122,37 @@ func TestJudgeStatistics(t *testing.T) {
 		for _, w := range tt.words {
 			if !strings.Contains(r.result.Checks[0].Detail, w) {
 				t.Errorf("%s: no %q in %q", name, w, r.result.Checks[0].Detail)
+			}
+		}
+	}
+}
+
+// A limit that somebody set and that the traffic did not reach is told, with how far it came; the default is not.
+func TestNoteUnreached(t *testing.T) {
+	t.Parallel()
+	sas := []report.SA{{Blocks: 70, Bytes: 1000, Packets: 3}, {Blocks: 90, Bytes: 900, Packets: 4}}
+	for name, tt := range map[string]struct {
+		limits topology.Limits
+		rekeys []report.Rekey
+		words  []string // nil: nothing is to be said
+	}{
+		"default":          {topology.Limits{Time: topology.DefaultRekeyTime, Blocks: topology.DefaultRekeyBlocks}, nil, nil},
+		"time":             {topology.Limits{Time: time.Second, Blocks: topology.DefaultRekeyBlocks}, nil, nil},
+		"blocks":           {topology.Limits{Blocks: 100}, nil, []string{"t", "90 of 100 blocks"}},
+		"all":              {topology.Limits{Blocks: 100, Bytes: 2000, Packets: 10}, nil, []string{"90 of 100 blocks", "1000 of 2000 bytes", "4 of 10 packets"}},
+		"reached":          {topology.Limits{Blocks: 100}, []report.Rekey{{Tunnel: "t"}}, nil},
+		"another's":        {topology.Limits{Blocks: 100}, []report.Rekey{{Tunnel: "u"}}, []string{"90 of 100 blocks"}},
+		"packets, default": {topology.Limits{Blocks: topology.DefaultRekeyBlocks, Packets: 10}, nil, []string{"4 of 10 packets"}},
+	} {
+		r := &runner{result: report.Result{Rekeys: tt.rekeys}}
+		r.noteUnreached(topology.PlannedTunnel{Tunnel: topology.Tunnel{Name: "t", Rekey: tt.limits}}, sas)
+		if (len(r.result.Warnings) == 1) != (tt.words != nil) || len(r.result.Warnings) > 1 {
+			t.Errorf("%s: %q", name, r.result.Warnings)
+			continue
+		}
+		for _, w := range tt.words {
+			if !strings.Contains(r.result.Warnings[0], w) {
+				t.Errorf("%s: no %q in %q", name, w, r.result.Warnings[0])
 			}
 		}
 	}
