@@ -1,6 +1,8 @@
 package hygiene
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"pqlab/probe"
 	"pqlab/suites/testlab"
 )
 
@@ -24,7 +27,9 @@ func stuck(e testlab.Env) {
 		Eventually(os.ReadDir, testlab.Patience(30*time.Second)).WithArguments(captures).ShouldNot(BeEmpty(), "%s", r.err)
 		groups := cgroupsOf(strconv.Itoa(r.Process.Pid))
 		if len(groups) == 0 {
-			Skip("no cgroups can be made here, and nothing else outlives a lab")
+			missing := probe.CPULimits()
+			Expect(missing).To(MatchError(errors.ErrUnsupported), "a lab without cgroups where they can be made: %s", r.err)
+			Skip(fmt.Sprintf("%v; and nothing else outlives a lab", missing))
 		}
 		var inside []string
 		for _, g := range groups {
