@@ -68,7 +68,7 @@ func altered(rig func() *rig, v6 bool) {
 		r := rig()
 		r.alter(ctx, both(func(kernelSA) {}))
 		for _, w := range r.ways(ctx, v6) {
-			w.pass(mark())
+			w.pass(testlab.Mark())
 		}
 		r.refusedNothing(ctx)
 	}, NodeTimeout(timeout))
@@ -82,7 +82,7 @@ func altered(rig func() *rig, v6 bool) {
 					continue
 				}
 				r.patience = 100 * time.Millisecond // it never comes
-				Expect(InterceptGomegaFailure(func() { w.pass(mark()) })).To(MatchError(ContainSubstring(os.ErrDeadlineExceeded.Error())), "%v", w)
+				Expect(InterceptGomegaFailure(func() { w.pass(testlab.Mark()) })).To(MatchError(ContainSubstring(os.ErrDeadlineExceeded.Error())), "%v", w)
 				r.patience = testlab.Patience(patience)
 				Eventually(ctx, func() string { return r.beyond(ctx) }).ShouldNot(BeEmpty(), "%v: what else should be refused", w)
 				want := a.refused

@@ -15,11 +15,11 @@ import (
 // fragments cuts ESP packets on their way. Neither end sends such, but a router of an IPv4 path may make them.
 func fragments(rig func() *rig, v6 bool) {
 	It("take ESP packets of each other that were cut on their way", func(ctx SpecContext) {
-		r, draw := rig(), seeded()
+		r, draw := rig(), testlab.Seeded()
 		for _, w := range r.ways(ctx, v6) {
 			inject := w.injector()
 			for _, pieces := range []int{2, 3, 7} {
-				payload := random(1000)
+				payload := testlab.Random(1000)
 				outer, packets := w.held(ctx, payload)
 				all := cut(whole(outer, packets[0]), pieces, draw.Uint32())
 				Expect(len(all)).To(Equal(pieces))
@@ -29,7 +29,7 @@ func fragments(rig func() *rig, v6 bool) {
 				}
 				w.to.expect(payload)
 			}
-			w.pass(mark())
+			w.pass(testlab.Mark())
 		}
 		r.refusedNothing(ctx)
 	}, NodeTimeout(timeout))

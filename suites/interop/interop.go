@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"reflect"
 	"strings"
 	"sync"
@@ -39,7 +38,7 @@ func Specs(e testlab.Env) {
 			}
 			Expect(err).NotTo(HaveOccurred())
 		})
-		for i, o := range outers() {
+		for i, o := range testlab.Carriages() {
 			// A lab is made once for each, because in a guest without KVM that takes longer than the specs do.
 			Context(o.String(), Ordered, func() {
 				e.GuardAll()
@@ -67,15 +66,6 @@ func Specs(e testlab.Env) {
 
 const timeout = 20 * time.Second
 
-// outer is a way for ESP to travel between the ends.
-type outer struct{ encapsulation, family string }
-
-func (o outer) String() string { return o.encapsulation + " over " + o.family }
-
-func outers() []outer {
-	return []outer{{"udp", "ipv4"}, {"udp", "ipv6"}, {"esp", "ipv4"}, {"esp", "ipv6"}}
-}
-
 // The ends of the tunnel, and the hosts behind them.
 const (
 	gatewayEnd = "d1"
@@ -91,7 +81,7 @@ const (
 )
 
 // describe is the lab h1 – d1 – fibre – d2 – h2.
-func describe(o outer) *topology.Builder {
+func describe(o testlab.Carriage) *topology.Builder {
 	return topology.New("interop").
 		Host("h1").DPU(gatewayEnd, topology.On("h1")).
 		Host("h2").DPU(kernelEnd, topology.On("h2")).
@@ -99,7 +89,7 @@ func describe(o outer) *topology.Builder {
 		Fibre(gatewayEnd, kernelEnd, topology.Name(fibreLink), topology.MTU(fibreMTU)).
 		PCIe("h2", kernelEnd, topology.MTU(pcieMTU)).
 		Tunnel(tunnelName, gatewayEnd, kernelEnd, topology.Suite("mldsa44+mlkem512"),
-				topology.Encapsulation(o.encapsulation), topology.Family(o.family)).
+				topology.Encapsulation(o.Encapsulation), topology.Family(o.Family)).
 		TCP("h1", "h2") // so that agents run in the hosts
 }
 
@@ -143,7 +133,7 @@ func up(ctx context.Context, e testlab.Env, t testlab.Planner) *rig {
 	for node, plane := range map[string]string{r.gateway: probe.Gateway, r.kernel: probe.XFRM} {
 		Expect(strings.Split(r.state(ctx, node).Dataplane, "/")[0]).To(Equal(plane), "node %s", node)
 	}
-	r.events.Until(ctx, "established at both ends", func(all []agent.Event) bool { return len(only(all, ipsec.Established)) == 2 })
+	r.events.Established(ctx)
 	return r
 }
 
@@ -196,7 +186,7 @@ func (r *rig) refused(ctx context.Context, node string, now refusal) {
 func (r *rig) refusedNothing(ctx context.Context) {
 	GinkgoHelper()
 	Eventually(ctx, func() string { return r.beyond(ctx) }).Should(BeEmpty(), "refused beyond what was expected")
-	r.calm(r.events.All())
+	testlab.Calm(r.events.All())
 }
 
 // beyond tells where what was refused is not what was checked before; empty: nowhere.
@@ -244,18 +234,6 @@ func (r *rig) statistics(node string) xfrm.Statistics {
 	Expect(err).NotTo(HaveOccurred())
 	return s
 }
-
-func only(all []agent.Event, kind ipsec.EventKind) (some []agent.Event) {
-	for _, e := range all {
-		if e.Kind == kind {
-			some = append(some, e)
-		}
-	}
-	return some
-}
-
-// seeded draws what the seed of the run says, so that a failure can be had again with -ginkgo.seed.
-func seeded() *rand.Rand { return rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 4)) }
 
 func version(v6 bool) string {
 	if v6 {

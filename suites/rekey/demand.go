@@ -34,7 +34,7 @@ func onDemand(e testlab.Env) {
 			r.matched(ctx)
 		}
 		// When the grace of what was replaced is over, one SA in each direction is all that there is.
-		r.settled(ctx)
+		r.events.Settled(ctx)
 		for _, node := range []string{"a", "b"} {
 			spis := r.matched(ctx)[node]
 			secrets, err := r.tunnel.Secrets(ctx, node)
@@ -42,9 +42,9 @@ func onDemand(e testlab.Env) {
 			Expect(secrets.Inbound).To(And(HaveLen(1), HaveKey(spis.In)))
 			Expect(secrets.Outbound).To(And(HaveLen(1), HaveKey(spis.Out)))
 		}
-		r.calm(r.events.All())
+		testlab.Calm(r.events.All())
 		begins := map[string]int{}
-		for _, event := range only(r.events.All(), ipsec.Rekeyed) {
+		for _, event := range testlab.Only(r.events.All(), ipsec.Rekeyed) {
 			if event.Initiator {
 				begins[event.Node]++
 			}

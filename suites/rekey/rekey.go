@@ -3,9 +3,7 @@ package rekey
 
 import (
 	"context"
-	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -56,9 +54,7 @@ func up(ctx context.Context, e testlab.Env, t testlab.Planner, change func(*lab.
 	r := &rig{Lab: l, kernel: e.Kernel(), tunnel: l.Tunnel(tunnelName), events: testlab.Collect(l)}
 	_, err := r.tunnel.Establish(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	r.events.Until(ctx, "established at both ends", func(all []agent.Event) bool {
-		return len(only(all, ipsec.Established)) == 2
-	})
+	r.events.Established(ctx)
 	return r
 }
 
@@ -71,19 +67,15 @@ func other(node string) string {
 	return "a"
 }
 
-func only(all []agent.Event, kind ipsec.EventKind) []agent.Event {
-	return slices.DeleteFunc(slices.Clone(all), func(e agent.Event) bool { return e.Kind != kind })
-}
-
 // rekeyed waits until both ends have told of n rekeys in all, and returns the latest at the node that began it and at
 // the other. Nothing may have failed or expired.
 func (r *rig) rekeyed(ctx context.Context, n int) (initiator, responder agent.Event) {
 	GinkgoHelper()
 	all := r.events.Until(ctx, "rekeyed at both ends", func(all []agent.Event) bool {
-		return len(only(all, ipsec.Rekeyed)) >= 2*n
+		return len(testlab.Only(all, ipsec.Rekeyed)) >= 2*n
 	})
-	r.calm(all)
-	rekeys := only(all, ipsec.Rekeyed)
+	testlab.Calm(all)
+	rekeys := testlab.Only(all, ipsec.Rekeyed)
 	Expect(rekeys).To(HaveLen(2*n), "rekeys at both ends")
 	initiator, responder = rekeys[2*n-2], rekeys[2*n-1]
 	if !initiator.Initiator {
@@ -96,14 +88,6 @@ func (r *rig) rekeyed(ctx context.Context, n int) (initiator, responder agent.Ev
 	Expect(responder.New).To(Equal(ipsec.SPIPair{In: initiator.New.Out, Out: initiator.New.In}))
 	Expect(responder.Old).To(Equal(ipsec.SPIPair{In: initiator.Old.Out, Out: initiator.Old.In}))
 	return initiator, responder
-}
-
-// calm fails where an exchange failed that an end of the tunnel began, or a hard limit was reached. What only the other
-// end tells of as failed is an exchange that gave way to its own, and whose messages came late.
-func (r *rig) calm(all []agent.Event) {
-	GinkgoHelper()
-	Expect(slices.DeleteFunc(only(all, ipsec.Failed), func(e agent.Event) bool { return !e.Initiator })).To(BeEmpty())
-	Expect(only(all, ipsec.Expired)).To(BeEmpty())
 }
 
 func (r *rig) state(ctx context.Context, node string) agent.TunnelState {
@@ -124,40 +108,36 @@ func (r *rig) inner(node string) netip.Addr {
 	return netip.Addr{}
 }
 
-// send sends packets of size bytes from a node to the other one, and returns what arrived.
-func (r *rig) send(ctx context.Context, from string, packets uint64, size int) traffic.Result {
+// packets are so many of size bytes, from a node to the other one, no faster than any machine takes them.
+func (r *rig) packets(from string, n uint64, size int) testlab.Flow {
 	GinkgoHelper()
-	got, err := r.flow(ctx, from, agent.Source{Proto: traffic.UDP, Packets: packets, FrameSize: size})
-	Expect(err).NotTo(HaveOccurred())
-	return got
+	return r.flow(from, agent.Source{Proto: traffic.UDP, Packets: n, FrameSize: size, Rate: 50e6})
 }
 
-// deliver sends, and fails if anything is lost.
+// flow is one from a node to the other one.
+func (r *rig) flow(from string, s agent.Source) testlab.Flow {
+	GinkgoHelper()
+	s.From = r.inner(from)
+	return testlab.Flow{From: from, To: other(from), At: r.inner(other(from)), Source: s}
+}
+
+// both are flows in both directions.
+func (r *rig) both(s agent.Source) []testlab.Flow {
+	GinkgoHelper()
+	return testlab.Both(s, [2]string{"a", "b"}, [2]netip.Addr{r.inner("a"), r.inner("b")})
+}
+
+// deliver sends packets, and fails if anything is lost.
 func (r *rig) deliver(ctx context.Context, from string, packets uint64, size int) {
 	GinkgoHelper()
 	if packets == 0 {
 		return
 	}
-	got := r.send(ctx, from, packets, size)
+	flow := r.packets(from, packets, size)
+	flow.Quiet = testlab.Unhurried
+	got := flow.Run(ctx, r.Lab)
 	Expect(got.Received).To(Equal(packets))
 	Expect(got.Duplicated).To(BeZero())
-}
-
-func (r *rig) flow(ctx context.Context, from string, s agent.Source) (traffic.Result, error) {
-	to := other(from)
-	s.Flow, s.From, s.Streams = rand.Uint64(), r.inner(from), 1
-	sink, err := r.Node(to).Agent().OpenSink(ctx, agent.Sink{
-		Proto: s.Proto, Listen: netip.AddrPortFrom(r.inner(to), 0), Flow: s.Flow, Streams: 1,
-	})
-	if err != nil {
-		return traffic.Result{}, err
-	}
-	s.To = sink.Addr
-	sent, err := r.Node(from).Agent().Send(ctx, s)
-	if err != nil {
-		return traffic.Result{}, err
-	}
-	return r.Node(to).Agent().FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent})
 }
 
 // counts matches counters. The kernel's of blocks and bytes are bounds: it does not see the padding, which is between 2

@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
@@ -47,33 +46,16 @@ func padded(inner []byte, next byte) []byte {
 	return append(plain, pad, next)
 }
 
-// sealed is the length of the ESP packet around an inner packet of n bytes.
-func sealed(n int) int { return 8 + 8 + (n+2+3)/4*4 + 16 }
-
 // room is the largest inner packet that fits an outer one of mtu bytes.
-func (o outer) room(mtu int) int {
+func room(o testlab.Carriage, mtu int) int {
 	n := mtu
-	for o.headers()+sealed(n) > mtu {
+	for overhead(o)+testlab.SealedSize(n) > mtu {
 		n--
 	}
 	return n
 }
 
-// held sends from one host to the other, over a fibre that loses everything but for the recording, and returns the ESP
-// packets, which d2 has never seen.
-func (r *rig) held(ctx context.Context, from, to mailbox, payloads ...[]byte) (o testlab.Outer, packets [][]byte) {
-	GinkgoHelper()
-	recording := testlab.Record(r.Lab, fibreLink)
-	restore := testlab.Divert(r.Lab, fibreLink, "d1")
-	headers := 28
-	if from.at.Addr().Is6() {
-		headers = 48
-	}
-	for _, payload := range payloads {
-		Expect(payload).To(HaveLen(len(payloads[0])))
-		from.send(to, payload)
-	}
-	o, packets = recording.ESP(ctx, r.tunnel.Plan.OuterA, sealed(headers+len(payloads[0])), len(payloads))
-	restore()
-	return o, packets
+// held sends from h1 to h2 what d1 seals and d2 has never seen.
+func (r *rig) held() testlab.Held {
+	return testlab.Held{Link: fibreLink, Node: "d1", From: r.tunnel.Plan.OuterA}
 }

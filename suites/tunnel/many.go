@@ -68,10 +68,10 @@ func many(e testlab.Env) {
 		try := func(i int) {
 			GinkgoHelper()
 			before := carried(i)
-			a := open(ctx, l, "h1", netipAddr(one(1, i)))
-			b := open(ctx, l, "h2", netipAddr(one(2, i)))
-			pass(a, b, mark())
-			pass(b, a, mark())
+			a := testlab.Open(ctx, l, "h1", netipAddr(one(1, i)))
+			b := testlab.Open(ctx, l, "h2", netipAddr(one(2, i)))
+			testlab.Pass(a, b, testlab.Mark())
+			testlab.Pass(b, a, testlab.Mark())
 			Eventually(ctx, func() uint64 { return carried(i) }).Should(Equal(before+1), "each packet goes through its own tunnel")
 		}
 		for i := 0; i < tunnels; i += 9 {

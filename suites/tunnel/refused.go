@@ -26,20 +26,20 @@ const (
 // attack is a lab whose fibre an attacker has: specs send in d1's place what d2 is to refuse.
 type attack struct {
 	*rig
-	from, to mailbox // at h1 and h2
+	from, to testlab.Mailbox // at h1 and h2
 	inject   *testlab.Injector
 	outer    testlab.Outer // of d1's packets
 }
 
-func besiege(ctx context.Context, e testlab.Env, o outer, v6 bool) *attack {
+func besiege(ctx context.Context, e testlab.Env, o testlab.Carriage, v6 bool) *attack {
 	GinkgoHelper()
 	r := up(ctx, e, eastWest(o))
 	a := &attack{
-		rig: r, from: open(ctx, r.Lab, "h1", r.host("h1", v6)), to: open(ctx, r.Lab, "h2", r.host("h2", v6)),
+		rig: r, from: testlab.Open(ctx, r.Lab, "h1", r.host("h1", v6)), to: testlab.Open(ctx, r.Lab, "h2", r.host("h2", v6)),
 		inject: testlab.Inject(r.Lab, fibreLink, "d1"),
 		outer:  testlab.Outer{Src: r.tunnel.Plan.OuterA, Dst: r.tunnel.Plan.OuterB},
 	}
-	if o.encapsulation == "esp" {
+	if o.Encapsulation == "esp" {
 		a.outer.Encapsulation = ipsec.ESP
 	}
 	return a
@@ -48,7 +48,7 @@ func besiege(ctx context.Context, e testlab.Env, o outer, v6 bool) *attack {
 // fence passes a packet that is good: what was injected before it has been handled, and was not delivered.
 func (a *attack) fence() {
 	GinkgoHelper()
-	pass(a.from, a.to, mark())
+	testlab.Pass(a.from, a.to, testlab.Mark())
 }
 
 func (a *attack) refused(ctx context.Context, ofTunnel, rest ipsec.Drops) {
@@ -86,21 +86,17 @@ func (a *attack) unseen() int {
 }
 
 func refused(e testlab.Env) {
-	for i, o := range outers() {
+	for i, o := range testlab.Carriages() {
 		v6 := i%2 == 1
 		It(fmt.Sprintf("refuses packets replayed: %v", o), func(ctx SpecContext) {
 			a := besiege(ctx, e, o, v6)
 			recording := testlab.Record(a.Lab, fibreLink)
-			payload := mark()
+			payload := testlab.Mark()
 			const n = 20
 			for range n {
-				pass(a.from, a.to, payload)
+				testlab.Pass(a.from, a.to, payload)
 			}
-			headers := 28
-			if v6 {
-				headers = 48
-			}
-			outer, packets := recording.ESP(ctx, a.tunnel.Plan.OuterA, sealed(headers+len(payload)), n)
+			outer, packets := recording.ESP(ctx, a.tunnel.Plan.OuterA, testlab.SealedSize(a.from.Headers()+len(payload)), n)
 			Expect(outer).To(Equal(a.outer))
 			a.inject.ESP(outer, packets...)
 			slices.Reverse(packets)
@@ -111,8 +107,8 @@ func refused(e testlab.Env) {
 		It(fmt.Sprintf("refuses packets corrupted in any byte, cut or lengthened, and then takes the true one: %v", o), func(ctx SpecContext) {
 			a := besiege(ctx, e, o, v6)
 			a.fence()
-			truth := mark()
-			_, packets := a.held(ctx, a.from, a.to, truth)
+			truth := testlab.Mark()
+			_, packets := a.held().Packets(ctx, a.Lab, a.from, a.to, truth)
 			packet := packets[0]
 			for i := range packet {
 				bad := slices.Clone(packet)
@@ -141,7 +137,7 @@ func refused(e testlab.Env) {
 			a.refused(ctx, want, rest)
 
 			a.inject.ESP(a.outer, packet)
-			a.to.expect(truth)
+			a.to.Expect(truth)
 			a.inject.ESP(a.outer, packet)
 			want.Replay++
 			a.refused(ctx, want, rest)
@@ -162,14 +158,14 @@ func refused(e testlab.Env) {
 			datagram := func(src, dst netip.Addr, payload []byte) []byte {
 				GinkgoHelper()
 				return testlab.Packet(testlab.Outer{Src: src, Dst: dst}, layers.IPProtocolUDP,
-					&layers.UDP{SrcPort: layers.UDPPort(a.from.at.Port()), DstPort: layers.UDPPort(a.to.at.Port())}, gopacket.Payload(payload))
+					&layers.UDP{SrcPort: layers.UDPPort(a.from.At.Port()), DstPort: layers.UDPPort(a.to.At.Port())}, gopacket.Payload(payload))
 			}
-			from, to := a.from.at.Addr(), a.to.at.Addr()
+			from, to := a.from.At.Addr(), a.to.At.Addr()
 			good := datagram(from, to, []byte("forged"))
 			send(padded(good, nextIPv4))
-			a.to.expect([]byte("forged")) // so what follows is refused for no mistake in the forging
+			a.to.Expect([]byte("forged")) // so what follows is refused for no mistake in the forging
 			send(padded(append(slices.Clone(good), make([]byte, 33)...), nextIPv4))
-			a.to.expect([]byte("forged")) // padding for traffic flow confidentiality
+			a.to.Expect([]byte("forged")) // padding for traffic flow confidentiality
 
 			unknown := sa
 			unknown.SPI ^= 0x00100000
@@ -226,19 +222,19 @@ func refused(e testlab.Env) {
 	}
 
 	It("carries sequence numbers beyond 2^32, of which the wire has the low half", func(ctx SpecContext) {
-		a := besiege(ctx, e, outers()[0], false)
+		a := besiege(ctx, e, testlab.Carriages()[0], false)
 		secrets, err := a.tunnel.Secrets(ctx, "d2")
 		Expect(err).NotTo(HaveOccurred())
 		inner := func(text string) []byte {
-			return padded(testlab.Packet(testlab.Outer{Src: a.from.at.Addr(), Dst: a.to.at.Addr()}, layers.IPProtocolUDP,
-				&layers.UDP{SrcPort: 1, DstPort: layers.UDPPort(a.to.at.Port())}, gopacket.Payload(text)), nextIPv4)
+			return padded(testlab.Packet(testlab.Outer{Src: a.from.At.Addr(), Dst: a.to.At.Addr()}, layers.IPProtocolUDP,
+				&layers.UDP{SrcPort: 1, DstPort: layers.UDPPort(a.to.At.Port())}, gopacket.Payload(text)), nextIPv4)
 		}
 		var packets [][]byte
 		for _, seq := range []uint64{5000, 1<<32 - 2, 1<<32 + 2, 1<<32 - 1, 1 << 32, 1<<32 + 1} {
 			text := fmt.Sprint(seq)
 			packets = append(packets, forge(secrets.In, seq, inner(text)))
 			a.inject.ESP(a.outer, packets[len(packets)-1])
-			a.to.expect([]byte(text))
+			a.to.Expect([]byte(text))
 		}
 		Expect(a.state(ctx, "d2").In).To(And(HaveField("Seq", uint64(1<<32+2)), HaveField("Packets", uint64(6))))
 		// The first of them, and one that is new, are now taken for numbers beyond 2^32, and so fail the check.
@@ -246,18 +242,18 @@ func refused(e testlab.Env) {
 		a.inject.ESP(a.outer, forge(secrets.In, 3, inner("of the first 2^32")))
 		last := "the end"
 		a.inject.ESP(a.outer, forge(secrets.In, 1<<32+3, inner(last)))
-		a.to.expect([]byte(last))
+		a.to.Expect([]byte(last))
 		got, _ := a.drops(ctx, "d2")
 		Expect(got).To(Equal(ipsec.Drops{Replay: 5, Integrity: 2}))
 	}, NodeTimeout(timeout), Label(testlab.Provokes))
 
-	for _, o := range []outer{{"udp", "ipv4"}, {"esp", "ipv6"}} {
+	for _, o := range []testlab.Carriage{testlab.Carriages()[0], testlab.Carriages()[3]} {
 		It(fmt.Sprintf("delivers once what arrives in any order within the replay window: %v", o), func(ctx SpecContext) {
 			a := besiege(ctx, e, o, false)
 			const n = 1500
 			deliver, packets := a.flood(ctx, n)
 			shuffled := slices.Concat(packets, packets, packets)
-			seeded().Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+			testlab.Seeded().Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 			a.paced(ctx, shuffled)
 			got := deliver()
 			Expect(got).To(And(HaveField("Sent", uint64(n)), HaveField("Received", uint64(n)), HaveField("Lost", uint64(0)),
@@ -267,7 +263,7 @@ func refused(e testlab.Env) {
 	}
 
 	It("refuses what is left of the replay window, to the packet", func(ctx SpecContext) {
-		a := besiege(ctx, e, outers()[0], false)
+		a := besiege(ctx, e, testlab.Carriages()[0], false)
 		const n, beyond = window + 300, 300
 		deliver, packets := a.flood(ctx, n)
 		a.paced(ctx, slices.Concat(packets[n-1:], packets[:n-1]))
@@ -290,18 +286,19 @@ func (a *attack) flood(ctx context.Context, n uint64) (deliver func() traffic.Re
 	const flow, size = 7, 100
 	from, to := a.Node("h1").Agent(), a.Node("h2").Agent()
 	sink, err := to.OpenSink(ctx, agent.Sink{
-		Proto: traffic.UDP, Listen: netip.AddrPortFrom(a.to.at.Addr(), 0), Flow: flow, Streams: 1, Quiet: testlab.Patience(traffic.DefaultQuiet),
+		Proto: traffic.UDP, Listen: netip.AddrPortFrom(a.to.At.Addr(), 0), Flow: flow, Streams: 1, Quiet: testlab.Patience(traffic.DefaultQuiet),
 	})
 	Expect(err).NotTo(HaveOccurred())
-	recording := testlab.Record(a.Lab, fibreLink)
-	restore := testlab.Divert(a.Lab, fibreLink, "d1")
-	sent, err := from.Send(ctx, agent.Source{
-		Proto: traffic.UDP, From: a.from.at.Addr(), To: sink.Addr, Flow: flow, Streams: 1, FrameSize: size, Packets: n,
-		Rate: 20e6,
+	var sent traffic.Sent
+	_, packets = a.held().Sealed(ctx, a.Lab, size, int(n), func() {
+		GinkgoHelper()
+		var err error
+		sent, err = from.Send(ctx, agent.Source{
+			Proto: traffic.UDP, From: a.from.At.Addr(), To: sink.Addr, Flow: flow, Streams: 1, FrameSize: size, Packets: n,
+			Rate: 20e6,
+		})
+		Expect(err).NotTo(HaveOccurred())
 	})
-	Expect(err).NotTo(HaveOccurred())
-	_, packets = recording.ESP(ctx, a.tunnel.Plan.OuterA, sealed(size), int(n))
-	restore()
 	return func() traffic.Result {
 		GinkgoHelper()
 		got, err := to.FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent})

@@ -5,7 +5,6 @@ package tunnel
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -36,32 +35,23 @@ func Specs(e testlab.Env) {
 
 const timeout = 20 * time.Second
 
-// outer is a way for ESP to travel between the gateways.
-type outer struct{ encapsulation, family string }
-
-func (o outer) String() string { return o.encapsulation + " over " + o.family }
-
-func outers() []outer {
-	return []outer{{"udp", "ipv4"}, {"udp", "ipv6"}, {"esp", "ipv4"}, {"esp", "ipv6"}}
-}
-
-// headers are the bytes that the outer headers add before the ESP header.
-func (o outer) headers() int {
+// overhead is the bytes that the outer headers add before the ESP header.
+func overhead(o testlab.Carriage) int {
 	n := 20
-	if o.family == "ipv6" {
+	if o.Family == "ipv6" {
 		n = 40
 	}
-	if o.encapsulation == "udp" {
+	if o.Encapsulation == "udp" {
 		n += 8
 	}
 	return n
 }
 
 // eastWest is the lab of most specs: h1 – d1 – fibre – d2 – h2.
-func eastWest(o outer) *topology.Builder { return sized(o, 0, 0) }
+func eastWest(o testlab.Carriage) *topology.Builder { return sized(o, 0, 0) }
 
 // sized is eastWest with MTUs of its fibre and of PCIe; 0 is the default.
-func sized(o outer, fibre, pcie int) *topology.Builder {
+func sized(o testlab.Carriage, fibre, pcie int) *topology.Builder {
 	return topology.New("tunnel").
 		Host("h1").DPU("d1", topology.On("h1")).
 		Host("h2").DPU("d2", topology.On("h2")).
@@ -69,7 +59,7 @@ func sized(o outer, fibre, pcie int) *topology.Builder {
 		Fibre("d1", "d2", topology.Name(fibreLink), topology.MTU(fibre)).
 		PCIe("h2", "d2", topology.MTU(pcie)).
 		Tunnel(tunnelName, "d1", "d2", topology.Suite("mldsa44+mlkem512"),
-				topology.Encapsulation(o.encapsulation), topology.Family(o.family)).
+				topology.Encapsulation(o.Encapsulation), topology.Family(o.Family)).
 		TCP("h1", "h2") // so that agents run in the hosts
 }
 
@@ -128,41 +118,4 @@ func address(l *lab.Lab, node string, v6 bool) netip.Addr {
 	}
 	Fail(fmt.Sprintf("node %s has no such address", node))
 	return netip.Addr{}
-}
-
-// mailbox is a UDP socket of a spec in a node.
-type mailbox struct {
-	*net.UDPConn
-	at netip.AddrPort
-}
-
-func open(ctx context.Context, l *lab.Lab, node string, at netip.Addr) mailbox {
-	GinkgoHelper()
-	c := testlab.Listen(ctx, l, node, netip.AddrPortFrom(at, 0))
-	return mailbox{c, c.LocalAddr().(*net.UDPAddr).AddrPort()}
-}
-
-func (m mailbox) send(to mailbox, payload []byte) {
-	GinkgoHelper()
-	_, err := m.WriteToUDPAddrPort(payload, to.at)
-	Expect(err).NotTo(HaveOccurred())
-}
-
-// expect reads the next datagram, which is to be this one.
-func (m mailbox) expect(payload []byte) {
-	GinkgoHelper()
-	buf := make([]byte, 65536)
-	n, err := m.Read(buf)
-	Expect(err).NotTo(HaveOccurred())
-	// Equal would print megabytes.
-	if got := buf[:n]; string(got) != string(payload) {
-		Fail(fmt.Sprintf("received %d bytes %.64q, not %d bytes %.64q", len(got), got, len(payload), payload))
-	}
-}
-
-// pass sends through the tunnel and waits for the arrival.
-func pass(from, to mailbox, payload []byte) {
-	GinkgoHelper()
-	from.send(to, payload)
-	to.expect(payload)
 }

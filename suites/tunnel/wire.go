@@ -3,7 +3,6 @@ package tunnel
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -31,18 +30,11 @@ func onlyESP(e testlab.Env) {
 			shows(ctx, e.Up(ctx, t, nil))
 		}, NodeTimeout(timeout))
 	}
-	for _, o := range outers() {
+	for _, o := range testlab.Carriages() {
 		It(fmt.Sprintf("shows only ESP between its gateways: east-west, %v", o), func(ctx SpecContext) {
 			shows(ctx, e.Up(ctx, eastWest(o), nil))
 		}, NodeTimeout(timeout))
 	}
-}
-
-// mark is a payload that no capture shows by chance.
-func mark() []byte {
-	m := make([]byte, 64)
-	rand.Read(m)
-	return m
 }
 
 func shows(ctx context.Context, l *lab.Lab) {
@@ -61,9 +53,9 @@ func shows(ctx context.Context, l *lab.Lab) {
 		for range 2 { // under the first keys, and after a rekey
 			for _, v6 := range []bool{false, true} {
 				near, far := behind(ctx, l, t.A, v6), behind(ctx, l, t.B, v6)
-				there, back := mark(), mark()
-				pass(near, far, there)
-				pass(far, near, back)
+				there, back := testlab.Mark(), testlab.Mark()
+				testlab.Pass(near, far, there)
+				testlab.Pass(far, near, back)
 				marks[t.Name] = append(marks[t.Name], there, back)
 			}
 			state, err := tunnel.State(ctx, t.A.Node)
@@ -109,9 +101,9 @@ func shows(ctx context.Context, l *lab.Lab) {
 }
 
 // behind opens a socket at an address that an end of a tunnel protects: at a host behind a DPU, else at the end itself.
-func behind(ctx context.Context, l *lab.Lab, end topology.TunnelEnd, v6 bool) mailbox {
+func behind(ctx context.Context, l *lab.Lab, end topology.TunnelEnd, v6 bool) testlab.Mailbox {
 	GinkgoHelper()
-	var found mailbox
+	var found testlab.Mailbox
 	for _, n := range l.Plan.Nodes {
 		addresses := slices.Clone(n.Inner)
 		for _, i := range n.Interfaces {
@@ -122,7 +114,7 @@ func behind(ctx context.Context, l *lab.Lab, end topology.TunnelEnd, v6 bool) ma
 				continue
 			}
 			if slices.ContainsFunc(end.Subnets, func(s netip.Prefix) bool { return s.Contains(a.Addr()) }) {
-				found = open(ctx, l, n.Name, a.Addr())
+				found = testlab.Open(ctx, l, n.Name, a.Addr())
 			}
 		}
 	}
@@ -176,19 +168,19 @@ func allowed(p gopacket.Packet, t topology.PlannedTunnel, spis map[uint32]bool) 
 
 // unkeyed sends before there are SAs.
 func unkeyed(e testlab.Env) {
-	for _, o := range outers() {
+	for _, o := range testlab.Carriages() {
 		It(fmt.Sprintf("lets nothing pass and nothing leak without SAs: %v", o), func(ctx SpecContext) {
 			l := e.Up(ctx, eastWest(o), nil)
 			r := &rig{l, e.Kernel(), l.Tunnel(tunnelName)}
 			recording := testlab.Record(l, fibreLink)
 			const each = 5
-			var boxes []mailbox
-			m := mark()
+			var boxes []testlab.Mailbox
+			m := testlab.Mark()
 			for _, v6 := range []bool{false, true} {
-				a, b := open(ctx, l, "h1", r.host("h1", v6)), open(ctx, l, "h2", r.host("h2", v6))
+				a, b := testlab.Open(ctx, l, "h1", r.host("h1", v6)), testlab.Open(ctx, l, "h2", r.host("h2", v6))
 				for range each {
-					a.send(b, m)
-					b.send(a, m)
+					a.Send(b, m)
+					b.Send(a, m)
 				}
 				boxes = append(boxes, a, b)
 			}
@@ -202,8 +194,8 @@ func unkeyed(e testlab.Env) {
 			_, err := r.tunnel.Establish(ctx)
 			Expect(err).NotTo(HaveOccurred())
 			for i := 0; i < len(boxes); i += 2 {
-				pass(boxes[i], boxes[i+1], []byte("there"))
-				pass(boxes[i+1], boxes[i], []byte("back"))
+				testlab.Pass(boxes[i], boxes[i+1], []byte("there"))
+				testlab.Pass(boxes[i+1], boxes[i], []byte("back"))
 			}
 		}, NodeTimeout(timeout), Label(testlab.Provokes))
 	}
@@ -212,17 +204,17 @@ func unkeyed(e testlab.Env) {
 // begins sends before there are SAs, in a lab where that begins an exchange.
 func begins(e testlab.Env) {
 	It("begins an exchange for a packet that finds no SA, where that is wanted", func(ctx SpecContext) {
-		l := e.Up(ctx, eastWest(outers()[0]), func(o *lab.Options) { o.OnTraffic = true })
+		l := e.Up(ctx, eastWest(testlab.Carriages()[0]), func(o *lab.Options) { o.OnTraffic = true })
 		r := &rig{l, e.Kernel(), l.Tunnel(tunnelName)}
 		events := testlab.Collect(l)
-		a, b := open(ctx, l, "h1", r.host("h1", false)), open(ctx, l, "h2", r.host("h2", false))
-		a.send(b, mark())
+		a, b := testlab.Open(ctx, l, "h1", r.host("h1", false)), testlab.Open(ctx, l, "h2", r.host("h2", false))
+		a.Send(b, testlab.Mark())
 		all := events.Until(ctx, "established", func(all []agent.Event) bool { return len(all) >= 2 })
 		Expect(all).To(ConsistOf(
 			And(HaveField("Node", "d1"), HaveField("Kind", ipsec.Established), HaveField("Trigger", ipsec.ByTraffic), HaveField("Initiator", true)),
 			And(HaveField("Node", "d2"), HaveField("Kind", ipsec.Established), HaveField("Trigger", ipsec.ByPeer)),
 		))
-		pass(a, b, mark())
-		pass(b, a, mark())
+		testlab.Pass(a, b, testlab.Mark())
+		testlab.Pass(b, a, testlab.Mark())
 	}, NodeTimeout(timeout), Label(testlab.Provokes))
 }
