@@ -21,7 +21,8 @@ type Packet struct {
 	Copy    bool // it was made by duplication; its Data is its own
 	Flip    int  // bit of the frame that is to be turned over, counted from 1: bit (Flip-1)%8 of byte (Flip-1)/8; 0: none
 
-	queued time.Duration
+	queued time.Duration // when it came into the queue
+	to     int           // port that a Replay gives it out at
 }
 
 // Fate says what became of a packet. The zero value is Delivered.

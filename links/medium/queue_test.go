@@ -1,0 +1,234 @@
+package medium
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"pqlab/topology"
+)
+
+// A packet takes its length at the rate, behind the delay and behind those before it, to the nanosecond.
+func TestRate(t *testing.T) {
+	t.Parallel()
+	const delay = 5 * time.Millisecond
+	for _, rate := range []topology.Rate{1e3, 1e6, 3e6, 7_777_777, 1e9, 2.5e9, 25e9, 100e9, 400e9} {
+		const n, size = 1000, 1514
+		s := topology.Shape{Rate: rate, Delay: delay, Queue: topology.Queue{Bytes: 1 << 40}}
+		for i, p := range drive(t, newTest(s), evenly(n, 0, size)) {
+			want := delay + time.Duration(float64(i+1)*size*8/float64(rate)*1e9)
+			if p.Fate.Lost() || p.Due < want-1 || p.Due > want+1 {
+				t.Fatalf("%v: packet %d is %v at %v, want %v", rate, i, p.Fate, p.Due, want)
+			}
+		}
+	}
+}
+
+// A bandwidth trace gives what it says in each step, and begins anew.
+func TestRateTrace(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	s := topology.Shape{
+		RateTrace: []topology.RateStep{{Length: 100 * ms, Rate: 10e6}, {Length: 50 * ms}, {Length: 50 * ms, Rate: 40e6}},
+		Queue:     topology.Queue{Bytes: 1 << 30},
+	}
+	l := newTest(s)
+	l.Set(30*ms, 0, s) // where it begins
+	var came [10]float64
+	for i := range 100_000 {
+		l.Enter(30*ms, 0, Packet{Size: 125, Frames: 1, Data: []byte{byte(i)}})
+	}
+	l.Leave(1030*ms, func(_ int, p Packet) {
+		if step := int((p.Due - 30*ms - 1) / (100 * ms)); step < 10 {
+			came[step] += 1000
+		}
+	})
+	for i, bits := range came {
+		want := 1e6 // 10 Mbit/s for 100 ms
+		if i%2 == 1 {
+			want = 2e6 // nothing for 50 ms, 40 Mbit/s for 50 ms
+		}
+		if math.Abs(bits-want) > 2000 {
+			t.Errorf("%d ms: %.0f bits, want %.0f", i*100, bits, want)
+		}
+	}
+	// A packet may take many laps.
+	slow := newPace(topology.Shape{RateTrace: []topology.RateStep{{Length: time.Second, Rate: 8}, {Length: time.Second}}}, 0)
+	if got := slow.send(500*ms, 10); got != 20*time.Second-500*ms+time.Second {
+		t.Errorf("10 bytes from 0.5 s take until %v", got)
+	}
+}
+
+// A queue has room for what it says, with what is being sent.
+func TestDropTail(t *testing.T) {
+	t.Parallel()
+	const mbit = topology.Mbit
+	for _, tt := range []struct {
+		shape topology.Shape
+		room  int // bytes
+	}{
+		{topology.Shape{Rate: 100 * mbit}, 300_000},
+		{topology.Shape{Rate: 100 * mbit, Delay: 50 * time.Millisecond}, 1_550_000},
+		{topology.Shape{Rate: 8e3}, 4020},
+		{topology.Shape{Rate: 100 * mbit, Queue: topology.Queue{Bytes: 15140}}, 15140},
+		{topology.Shape{Rate: 100 * mbit, Queue: topology.Queue{Time: 10 * time.Millisecond}}, 125_000},
+		{topology.Shape{Rate: 100 * mbit, Queue: topology.Queue{Bytes: 1}}, 1514},
+		{topology.Shape{RateTrace: []topology.RateStep{{Length: time.Second, Rate: 10 * mbit}, {Length: time.Second, Rate: 30 * mbit}}, Queue: topology.Queue{Time: 10 * time.Millisecond}}, 25_000},
+		{topology.Shape{Rate: 100 * mbit, Queue: topology.Queue{Kind: topology.CoDel, Time: 10 * time.Millisecond}}, 125_000},
+	} {
+		if got := Room(tt.shape, testMTU); got != tt.room {
+			t.Errorf("%v: room for %d bytes, want %d", tt.shape, got, tt.room)
+		}
+		const size = 1000
+		came := 0
+		for _, p := range drive(t, newTest(tt.shape), evenly(3000, 0, size)) {
+			switch {
+			case p.Fate == Delivered:
+				came++
+			case p.Fate != LostQueue || p.Due != tt.shape.Delay:
+				t.Fatalf("packet %d is %v at %v", p.Number, p.Fate, p.Due)
+			}
+		}
+		if came != tt.room/size {
+			t.Errorf("%v: %d of 3000 packets had room, want %d", tt.shape, came, tt.room/size)
+		}
+	}
+}
+
+// Under a constant load of twice the rate, CoDel drops first when the delay has been above target for an interval, and then
+// in intervals that shrink with the square root (RFC 8289 section 5.5).
+func TestCoDel(t *testing.T) {
+	t.Parallel()
+	const rate, size = 10 * topology.Mbit, 1250 // 1 ms each
+	for _, q := range []topology.Queue{{Kind: topology.CoDel}, {Kind: topology.CoDel, Target: 20 * time.Millisecond, Interval: 400 * time.Millisecond}} {
+		q.Bytes = 1 << 30
+		target, interval := q.Control()
+		var drops []time.Duration
+		above := time.Duration(0)
+		for _, p := range drive(t, newTest(topology.Shape{Rate: rate, Queue: q}), evenly(20_000, 500*time.Microsecond, size)) {
+			switch {
+			case p.Fate == LostQueue:
+				drops = append(drops, p.Due)
+			case above == 0 && p.Due-p.Entered-time.Millisecond >= target:
+				above = p.Due - time.Millisecond // when it began to be sent
+			}
+		}
+		if len(drops) < 100 || drops[0] < above+interval || drops[0] > above+interval+time.Millisecond {
+			t.Fatalf("%v: %d drops, the first at %v, above target since %v", q, len(drops), drops[:min(1, len(drops))], above)
+		}
+		next := drops[0]
+		for i, at := range drops {
+			if at < next || at > next+2*time.Millisecond {
+				t.Errorf("%v: drop %d is at %v, want %v", q, i, at, next)
+			}
+			next += time.Duration(float64(interval) / math.Sqrt(float64(i+1)))
+		}
+	}
+}
+
+// CoDel leaves a queue alone that empties within an interval, and one with no more than a packet.
+func TestCoDelLetsBurstsPass(t *testing.T) {
+	t.Parallel()
+	s := topology.Shape{Rate: 10 * topology.Mbit, Queue: topology.Queue{Kind: topology.CoDel, Bytes: 1 << 20}}
+	var sends []send
+	for burst := range 20 {
+		for range 80 { // 80 ms of the rate
+			sends = append(sends, send{time.Duration(burst) * 200 * time.Millisecond, 0, 1250})
+		}
+	}
+	for _, p := range drive(t, newTest(s), sends) {
+		if p.Fate.Lost() {
+			t.Fatalf("packet %d is %v", p.Number, p.Fate)
+		}
+	}
+	s.Rate = 100_000 // a packet of 1500 bytes takes 120 ms
+	for _, p := range drive(t, newTest(s), evenly(100, 121*time.Millisecond, 1500)) {
+		if p.Fate.Lost() {
+			t.Fatalf("alone, packet %d is %v", p.Number, p.Fate)
+		}
+	}
+}
+
+// What skips the delay goes before what waits for the rate, which holds for it too.
+func TestReorderedGoesFirst(t *testing.T) {
+	t.Parallel()
+	s := topology.Shape{Rate: 10 * topology.Mbit, Delay: 20 * time.Millisecond, Reordering: 0.05}
+	var due []time.Duration
+	skipped := 0
+	for _, p := range drive(t, newTest(s), evenly(2000, time.Millisecond, 1250)) {
+		due = append(due, p.Due)
+		if wait := p.Due - p.Entered; wait < s.Delay {
+			skipped++
+			if wait > 2*time.Millisecond {
+				t.Errorf("packet %d skips the delay and waits for %v", p.Number, wait)
+			}
+		}
+	}
+	if !slices.IsSorted(due) || skipped < 50 {
+		t.Errorf("%d of 2000 skipped the delay", skipped)
+	}
+}
+
+// A change holds from the next packet on, and leaves what is on its way its delay.
+func TestSet(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	l := newTest(topology.Shape{Delay: 60 * ms, Loss: 0.5})
+	lost := map[uint64]bool{}
+	var due [300]time.Duration
+	leave := func(now time.Duration) {
+		l.Leave(now, func(_ int, p Packet) {
+			due[p.Number] = p.Due
+			lost[p.Number] = p.Fate.Lost()
+		})
+	}
+	for i := range 300 {
+		now := time.Duration(i) * ms
+		switch i {
+		case 100:
+			l.Set(now, 0, topology.Shape{Delay: 5 * ms, Loss: 0.5})
+		case 200:
+			l.Set(now, 0, topology.Shape{Delay: 30 * ms, Rate: 8e6})
+		}
+		l.Enter(now, 0, Packet{Size: 100, Frames: 1})
+		leave(now)
+	}
+	leave(time.Hour)
+	for i := range 100 {
+		at := time.Duration(i) * ms
+		if !lost[uint64(i)] && due[i] != at+60*ms {
+			t.Errorf("packet %d comes at %v", i, due[i])
+		}
+		// The last of these come when the rate of the next change holds.
+		if want := max(at+105*ms, 160*ms); !lost[uint64(i)+100] && due[i+100] > want+100*time.Microsecond || due[i+100] < at+100*ms {
+			t.Errorf("packet %d comes at %v, want %v", i+100, due[i+100], want)
+		}
+		if lost[uint64(i)] != lost[uint64(i)+100] {
+			t.Errorf("after the change packet %d has another fate than the first time", i)
+		}
+		if want := at + 230*ms + 100*time.Microsecond; lost[uint64(i)+200] || due[i+200] != want {
+			t.Errorf("packet %d comes at %v, want %v", i+200, due[i+200], want)
+		}
+	}
+}
+
+// A large segment stays whole where nothing befalls its frames by themselves.
+func TestWhole(t *testing.T) {
+	t.Parallel()
+	const segment = 64 << 10
+	for _, tt := range []struct {
+		shape topology.Shape
+		whole bool
+	}{
+		{topology.Shape{}, true}, {topology.Shape{Delay: time.Second}, true}, {topology.Shape{Rate: 10e9}, true}, {topology.Shape{Rate: 1e9}, false},
+		{topology.Shape{Loss: 0.01}, false}, {topology.Shape{Corruption: 0.01}, false}, {topology.Shape{Delay: time.Second, Jitter: time.Millisecond}, false},
+		{topology.Shape{LossTrace: []int{1, 1}}, false}, {topology.Shape{Outages: []topology.Outage{{Length: 1}}}, true},
+		{topology.Shape{Rate: 10e9, Queue: topology.Queue{Kind: topology.CoDel}}, false}, {topology.Shape{Rate: 10e9, Queue: topology.Queue{Bytes: 100_000}}, false},
+		{topology.Shape{RateTrace: []topology.RateStep{{Length: time.Second, Rate: 10e9}}}, true},
+	} {
+		if got := newTest(tt.shape).Whole(0); (got >= segment) != tt.whole {
+			t.Errorf("%v: up to %d bytes stay whole", tt.shape, got)
+		}
+	}
+}
