@@ -1,6 +1,10 @@
 package wifi
 
-import "time"
+import (
+	"time"
+
+	"pqlab/links/medium"
+)
 
 // Cell is what a Medium has done until At.
 type Cell struct {
@@ -24,27 +28,35 @@ type Direction struct {
 	Streams int
 	PHYRate float64 // bit/s of these
 
-	Packets, Bytes            uint64 // that entered, frames
+	Packets, Bytes            uint64 // that entered; bytes of frames
 	Delivered, DeliveredBytes uint64
 	LostQueue, LostRetries    uint64
-	Queued                    uint64 // not yet given up and not yet delivered
+	Queued                    uint64 // neither delivered nor lost yet
 
 	PPDUs      uint64        // sent; also those that collided
-	Collisions uint64        // PPDUs
+	Collisions uint64        // PPDUs and BlockAckReqs
 	MPDUs      uint64        // sent in PPDUs, each time
 	Failed     uint64        // MPDUs that were not received, in collisions too
 	Retries    uint64        // MPDUs that were to be sent again
-	Requests   uint64        // BlockAckReq: after what was given up
-	Airtime    time.Duration // of PPDUs and their BlockAcks
+	Requests   uint64        // BlockAckReqs sent: after what was given up
+	Airtime    time.Duration // of all that was sent, and its BlockAcks
 
 	Sizes [window + 1]uint64 // PPDUs by number of MPDUs
-	Rates []RateCount        // what was ever used
+	Rates []RateCount        // that were used, slower ones of fewer streams first
 }
 
 // RateCount is what was sent at one rate.
 type RateCount struct {
 	Streams, MCS         int
 	PPDUs, MPDUs, Failed uint64
+}
+
+// sent is what was sent for one direction.
+type sent struct {
+	collisions, requests uint64
+	airtime              time.Duration
+	sizes                [window + 1]uint64
+	rates                []RateCount // of each rate
 }
 
 // PER is the share of MPDUs that was not received.
@@ -64,44 +76,48 @@ func share(a, b uint64) float64 {
 func (m *Medium) Snapshot() Cell {
 	c := Cell{At: m.now, Busy: m.busy}
 	for _, s := range m.stations {
+		m.locate(s, m.now)
 		c.Stations = append(c.Stations, StationState{s.Name, s.metres, s.walls, s.up.snapshot(), s.down.snapshot()})
 	}
 	return c
 }
 
 func (f *flow) snapshot() Direction {
-	d := f.counters
 	r := &f.rates[f.control.best]
-	d.SNR, d.MCS, d.Streams, d.PHYRate = f.snr, r.mcs, r.streams, r.bitRate()
+	d := Direction{
+		SNR: f.snr, MCS: r.mcs, Streams: r.streams, PHYRate: r.bitRate(),
+		Packets: f.count.Packets, Bytes: f.count.Bytes,
+		Delivered: f.count.Fates[medium.Delivered], DeliveredBytes: f.delivered,
+		LostQueue: f.count.Fates[medium.LostQueue], LostRetries: f.count.Fates[medium.LostRetries],
+		Collisions: f.sent.collisions, Retries: f.retries, Requests: f.sent.requests, Airtime: f.sent.airtime,
+		Sizes: f.sent.sizes,
+	}
 	d.Queued = d.Packets - d.Delivered - d.LostQueue - d.LostRetries
-	d.Rates = nil
-	for i, n := range f.used {
+	for i, n := range f.sent.rates {
 		if n.PPDUs > 0 {
 			n.Streams, n.MCS = f.rates[i].streams, f.rates[i].mcs
 			d.Rates = append(d.Rates, n)
+			d.PPDUs += n.PPDUs
+			d.MPDUs += n.MPDUs
+			d.Failed += n.Failed
 		}
 	}
 	return d
 }
 
-// account notes a transmission and what of it was not received.
-func (f *flow) account(t *transmission, lost int, collided bool) {
-	c := &f.counters
-	r := &f.rates[t.rate]
-	c.Airtime += t.to - t.from + sifs + r.ack
+// note counts a transmission and what of it was not received.
+func (f *flow) note(t *transmission, failed int, collided bool) {
+	f.sent.airtime += t.answered() - t.from
 	if collided {
-		c.Collisions++
+		f.sent.collisions++
 	}
 	if t.request {
-		c.Requests++
+		f.sent.requests++
 		return
 	}
-	c.PPDUs++
-	c.MPDUs += uint64(len(t.seqs))
-	c.Failed += uint64(lost)
-	c.Sizes[len(t.seqs)]++
-	u := &f.used[t.rate]
-	u.PPDUs++
-	u.MPDUs += uint64(len(t.seqs))
-	u.Failed += uint64(lost)
+	f.sent.sizes[len(t.seqs)]++
+	n := &f.sent.rates[t.rate]
+	n.PPDUs++
+	n.MPDUs += uint64(len(t.seqs))
+	n.Failed += uint64(failed)
 }

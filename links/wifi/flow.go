@@ -3,6 +3,7 @@ package wifi
 import (
 	"math"
 	"math/rand/v2"
+	"time"
 
 	"pqlab/links/medium"
 )
@@ -21,24 +22,33 @@ type mpdu struct {
 type flow struct {
 	station *station
 	node    *node // that sends
-	port    int   // where it comes out
+	port    int   // that it enters by
+	seed    uint64
 
-	ring      []mpdu // of a power of two
-	next      uint64 // the receiver's: first that it has not passed on
-	start     uint64 // the sender's: first that is not done; next may be on either side
-	end       uint64 // first that is not there yet
-	bytes     int64  // of the frames from start to end
-	gaveUp    bool   // the receiver must be told that start has moved: it waits for what will never come
-	barTries  uint8
-	exchanges uint64 // so far, of which each has its own chance that the BlockAck is lost
-	seed      uint64
-	rates     []rate
-	success   []float64 // logSuccess for each of the rates, at the present SNR
-	known     []bool    // which of them were computed
+	ring     []mpdu // of a power of two
+	next     uint64 // the receiver's: first that it has not passed on
+	start    uint64 // the sender's: first that is not done; next may be on either side
+	end      uint64 // first that is not there yet
+	bytes    int64  // of the frames from start to end that are not done
+	gaveUp   bool   // the receiver must be told that start has moved: it waits for what will never come
+	requests uint8  // that told it so, in a row
+
+	exchanges uint64 // so far; each has chances of its own
 	snr       float64
+	rates     []rate
+	success   []float64 // logSuccess of each rate at this SNR
+	known     []bool    // which of them were computed
 	control   minstrel
-	counters  Direction
-	used      []RateCount // by rate
+	deficit   time.Duration // of airtime, at the access point
+
+	delay time.Duration // behind the air
+	line  fifo          // of what is delayed
+	due   time.Duration // of the last in it
+
+	count     medium.Counters
+	delivered uint64 // bytes
+	retries   uint64
+	sent      sent
 }
 
 func (f *flow) at(seq uint64) *mpdu { return &f.ring[seq&uint64(len(f.ring)-1)] }
@@ -77,6 +87,7 @@ func (f *flow) chance(number, what uint64) float64 {
 const (
 	forAck = 1<<32 + iota
 	forRequest
+	forPreamble
 	forSample
 )
 
@@ -91,14 +102,6 @@ func (f *flow) lossOf(rate, bytes int) float64 {
 		f.known[rate] = true
 	}
 	return -math.Expm1(float64(8*bytes) * f.success[rate])
-}
-
-// controlLoss is the same of a control frame, which all stations send with one stream.
-func (f *flow) controlLoss(m modulation, bytes int) float64 {
-	if f.station.errors >= 0 {
-		return 0
-	}
-	return -math.Expm1(float64(8*bytes) * logSuccess(m, f.snr))
 }
 
 // tune takes over a new SNR.
@@ -117,54 +120,17 @@ func (f *flow) aggregate(t *transmission) {
 	if t.sample {
 		most = min(most, samplePackets)
 	}
-	t.seqs, t.sizes = t.seqs[:0], 0
+	t.seqs, t.bytes = t.seqs[:0], 0
 	for seq := f.start; seq < f.end && seq < f.start+f.station.window && len(t.seqs) < most; seq++ {
 		m := f.at(seq)
 		if m.done {
 			continue
 		}
 		size := subframeSize(int(m.bytes))
-		if len(t.seqs) > 0 && t.sizes+size > r.maxBytes {
+		if len(t.seqs) > 0 && t.bytes+size > r.maxBytes {
 			break
 		}
 		t.seqs = append(t.seqs, seq)
-		t.sizes += size
+		t.bytes += size
 	}
-}
-
-// release passes on what the receiver holds in order, and over gaps as far as it knows that nothing will fill them.
-func (f *flow) release(upTo uint64, out func(*medium.Packet)) {
-	for f.next < f.end {
-		m := f.at(f.next)
-		if m.received {
-			out(&m.packet)
-		} else if f.next >= upTo {
-			return
-		}
-		m.packet.Data = nil
-		f.next++
-	}
-}
-
-// settle ends an attempt for the sender, who learned by a BlockAck what arrived or, without one, that nothing did. What it
-// gives up goes to lost, unless the receiver has it after all.
-func (f *flow) settle(t *transmission, acked bool, lost func(*medium.Packet)) {
-	for _, seq := range t.seqs {
-		m := f.at(seq)
-		m.tries++
-		switch {
-		case acked && m.received:
-		case int(m.tries) < f.station.tries:
-			f.counters.Retries++
-			continue
-		case !m.received:
-			lost(&m.packet)
-		}
-		m.done = true
-		f.bytes -= int64(m.packet.Size)
-	}
-	for f.start < f.end && f.at(f.start).done {
-		f.start++
-	}
-	f.gaveUp = f.next < f.start
 }

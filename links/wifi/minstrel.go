@@ -1,6 +1,7 @@
 package wifi
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -16,6 +17,7 @@ const (
 	referenceSize  = 1200                  // bytes of the packets that rates are compared with: AVG_PKT_SIZE
 	hopeless       = 0.1                   // share below which a rate counts as of no use
 	certain        = 0.95                  // share above which a rate counts as sturdy
+	expectedLength = 16                    // MPDUs of a PPDU, before any was sent
 	capped         = 0.9                   // shares above it are no better
 )
 
@@ -37,19 +39,20 @@ type rateStat struct {
 	known       bool
 }
 
-// reset begins with what the rates are expected to give at the present SNR: as rate control stands after some traffic.
-func (c *minstrel) reset(f *flow, fixed int) {
-	*c = minstrel{stats: make([]rateStat, len(f.rates)), length: 1}
-	if fixed >= 0 {
-		c.fixed, c.best, c.second, c.robust = true, fixed, fixed, fixed
-		return
-	}
-	c.length = float64(min(f.station.aggregate, 16))
+// fix chooses one rate for ever.
+func (c *minstrel) fix(rate int) {
+	*c = minstrel{fixed: true, best: rate, second: rate, robust: rate, stats: c.stats, byBits: c.byBits[:0]}
+}
+
+// expect begins with what the rates give at the present SNR: as rate control stands after some traffic.
+func (c *minstrel) expect(f *flow) {
+	*c = minstrel{stats: c.stats, byBits: c.byBits[:0], trials: c.trials}
+	c.length = float64(min(f.station.aggregate, expectedLength))
 	for i := range f.rates {
 		c.byBits = append(c.byBits, i)
-		c.stats[i].share = 1 - f.lossOf(i, referenceSize)
+		c.stats[i] = rateStat{share: 1 - f.lossOf(i, referenceSize)}
 	}
-	slices.SortStableFunc(c.byBits, func(a, b int) int { return int(f.rates[a].bitRate() - f.rates[b].bitRate()) })
+	slices.SortStableFunc(c.byBits, func(a, b int) int { return cmp.Compare(f.rates[a].bitRate(), f.rates[b].bitRate()) })
 	c.choices(f)
 }
 

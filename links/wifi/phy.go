@@ -78,12 +78,12 @@ type rate struct {
 	request    time.Duration // BlockAckReq
 }
 
-// rates are all that a station of this format has; ok is false for an MCS that its channel width does not allow.
-func rates(f Format, width, streams, mcs int, short bool) []rate {
+// rates are all that a station of this format has, in ascending order of streams and MCS.
+func rates(f Format, width, streams int, short bool) []rate {
 	facts := f.facts()
 	var all []rate
 	for n := 1; n <= streams; n++ {
-		for i := range mcs + 1 {
+		for i := range facts.mcs {
 			if r, ok := newRate(facts, width, n, i, short); ok {
 				all = append(all, r)
 			}
@@ -92,15 +92,20 @@ func rates(f Format, width, streams, mcs int, short bool) []rate {
 	return all
 }
 
-func newRate(f format, width, streams, mcs int, short bool) (rate, bool) {
+// newRate makes one of them; ok is false if the channel's width does not allow the MCS.
+func newRate(f format, width, streams, mcs int, short bool) (_ rate, ok bool) {
 	m := modulationOf(mcs)
 	coded := f.widths[width] * m.bits * streams // N_CBPS
 	r := rate{mcs: mcs, streams: streams, modulation: m, short: short, symbolBits: coded * m.num / m.den}
-	r.encoders = (r.symbolBits + f.coded - 1) / f.coded
-	// An MCS is not allowed where the encoders would not share a symbol's bits evenly (21.5: 20 MHz MCS 9 with 1, 2 and 4
-	// streams, 80 MHz MCS 6 with 3, 160 MHz MCS 9 with 3).
-	if coded*m.num%m.den != 0 || coded%r.encoders != 0 || r.symbolBits%r.encoders != 0 {
+	// What the tables of 21.5 leave out, up to four streams: symbols of a broken number of bits (20 MHz MCS 9 with 1, 2 and 4
+	// streams), 80 MHz MCS 6 with 3 streams and 160 MHz MCS 9 with 3.
+	if coded*m.num%m.den != 0 || streams == 3 && (width == 80 && mcs == 6 || width == 160 && mcs == 9) {
 		return rate{}, false
+	}
+	// As many as are needed, and share the bits evenly.
+	r.encoders = (r.symbolBits + f.coded - 1) / f.coded
+	for coded%r.encoders != 0 || r.symbolBits%r.encoders != 0 {
+		r.encoders++
 	}
 	// N_LTF for 1 to 4 streams (Tables 19-13, 21-13).
 	r.preamble = f.preamble + ltf*time.Duration([...]int{1, 2, 4, 4}[streams-1])

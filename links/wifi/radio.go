@@ -1,6 +1,9 @@
 package wifi
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // Radio says how far a signal goes. Zero fields have the defaults.
 type Radio struct {
@@ -30,6 +33,19 @@ func (r Radio) defaults() Radio {
 	return r
 }
 
+// check says what no radio can be.
+func (r Radio) check() error {
+	for _, v := range []float64{r.Frequency, r.Exponent, r.Breakpoint, r.WallLoss, r.NoiseFigure} {
+		if !(v >= 0) || math.IsInf(v, 0) {
+			return fmt.Errorf("%w: radio %+v", ErrConfig, r)
+		}
+	}
+	if math.IsNaN(r.Power) || math.IsInf(r.Power, 0) || r.Breakpoint < nearest {
+		return fmt.Errorf("%w: radio %+v", ErrConfig, r)
+	}
+	return nil
+}
+
 // nearest is what is taken for a smaller distance: the far field begins about there.
 const nearest = 1.0 // metre
 
@@ -46,10 +62,14 @@ func (r Radio) pathLoss(metres float64, walls int) float64 {
 // thermal is the noise of a receiver at 290 K, dBm in 1 Hz.
 const thermal = -174
 
+// floor is the noise of a receiver, dBm over a channel of that width in MHz.
+func (r Radio) floor(width int) float64 {
+	return thermal + 10*math.Log10(float64(width)*1e6) + r.NoiseFigure
+}
+
 // snr in dB at a receiver, over the whole channel.
 func (r Radio) snr(power, metres float64, walls, width int) float64 {
-	noise := thermal + 10*math.Log10(float64(width)*1e6) + r.NoiseFigure
-	return power - r.pathLoss(metres, walls) - noise
+	return power - r.pathLoss(metres, walls) - r.floor(width)
 }
 
 // streamSNR is the part of each spatial stream, which share the sender's power. Receivers gain nothing by their other
@@ -97,3 +117,8 @@ func bitError(m modulation, snr float64) float64 {
 
 // logSuccess is the logarithm of the probability that a bit is received; an MPDU of n bits is with exp(n·logSuccess).
 func logSuccess(m modulation, snr float64) float64 { return math.Log1p(-bitError(m, snr)) }
+
+// lossAt is the share of frames of so many bytes that are lost.
+func lossAt(m modulation, snr float64, bytes int) float64 {
+	return -math.Expm1(float64(8*bytes) * logSuccess(m, snr))
+}

@@ -69,7 +69,7 @@ func mustNew(tb testing.TB, c Config) *Medium {
 
 func profile(tb testing.TB, name string) Profile {
 	tb.Helper()
-	p, ok := ProfileOf(name)
+	p, ok := Profiles()[name]
 	if !ok {
 		tb.Fatalf("no profile %q", name)
 	}

@@ -9,10 +9,14 @@ import (
 
 // Config is a cell.
 type Config struct {
-	Width    int    // of the channel, MHz: 20, 40, 80 or 160; 0: what its widest station has
-	Seed     uint64 // of all chance
-	Radio    Radio
-	Stations []Station
+	Width       int    // of the channel, MHz: 20, 40, 80 or 160; 0: what its widest station can
+	Seed        uint64 // of all chance
+	Radio       Radio
+	Stations    []Station
+	Interferers []Interferer
+	RoundRobin  bool // the access point serves stations by turns; otherwise it gives all the same airtime
+
+	Observe func(Exchange) // is told all that is sent on the channel, as it ends; may be nil; may not call the Medium
 }
 
 // Station is one of a cell.
@@ -31,13 +35,15 @@ type Station struct {
 
 	Queue      int   // frames that wait in each direction at most; 0: 1000
 	QueueBytes int64 // the same in bytes; 0: no such limit
+
+	UpDelay, DownDelay time.Duration // added behind the air, of what the station sends and gets
 }
 
-// Waypoint is where a station is at a time. In between it walks straight, and has the walls of the waypoint that it left. After
-// the last one it stays.
+// Waypoint is where a station is at a time. In between it moves in a straight line at constant speed, and the walls are those
+// of the point before. It stays at the first point until then, and at the last from then on.
 type Waypoint struct {
-	At       time.Duration // since the medium's start, ascending
-	Distance float64
+	At       time.Duration // since the Medium's start, ascending
+	Distance float64       // metres
 	Walls    int
 }
 
@@ -45,182 +51,131 @@ type Waypoint struct {
 type Profile struct {
 	Format  Format
 	Width   int     // MHz at most
-	Streams int     // spatial, 1 to 4, in both directions
+	Streams int     // spatial, 1 to 4, both ways
 	ShortGI bool    // guard interval of 0.4 µs
-	MaxMCS  int     // 0: all that the format has
 	AMPDU   int     // MPDUs at most; 0: 64
 	Power   float64 // dBm that it sends with
 }
 
-// Profiles are those that a topology names.
-func Profiles() []string { return []string{"jetson-ac-2x2-80", "phone-ac-1x1-80", "iot-n-1x1-20"} }
-
-// ProfileOf gives the profile of that name.
-func ProfileOf(name string) (Profile, bool) {
-	p, ok := map[string]Profile{
-		// An M.2 card such as Jetson's developer kits take (Intel 8265): two antennas, 866.7 Mbit/s.
+// Profiles gives the profiles of topology.Radios by name. A station sends with 15 dBm (IEEE 802.11-14/0980r16).
+func Profiles() map[string]Profile {
+	return map[string]Profile{
+		// A card for the slot of NVIDIA's Jetson developer kits, such as Intel's 8265: two antennas, 866.7 Mbit/s.
 		"jetson-ac-2x2-80": {Format: VHT, Width: 80, Streams: 2, ShortGI: true, Power: 15},
-		"phone-ac-1x1-80":  {Format: VHT, Width: 80, Streams: 1, ShortGI: true, Power: 15},
+		// 433.3 Mbit/s.
+		"phone-ac-1x1-80": {Format: VHT, Width: 80, Streams: 1, ShortGI: true, Power: 15},
 		// A microcontroller's radio: one antenna, 72.2 Mbit/s, and little memory to collect MPDUs in.
 		"iot-n-1x1-20": {Format: HT, Width: 20, Streams: 1, ShortGI: true, AMPDU: 8, Power: 15},
-	}[name]
-	return p, ok
+	}
 }
 
-// defaultQueue is Linux' txqueuelen.
+// defaultQueue is Linux' txqueuelen of Ethernet and Wi-Fi interfaces (DEFAULT_TX_QUEUE_LEN).
 const defaultQueue = 1000
 
-// ErrConfig is what New and Change give for what no cell can be.
+// ErrConfig is that no cell can be as it is described.
 var ErrConfig = errors.New("impossible Wi-Fi cell")
 
-// New makes a cell in which nobody has sent anything yet.
+// New makes a cell in which nobody has sent anything yet. The error is ErrConfig, once for each thing that is wrong.
 func New(c Config) (*Medium, error) {
-	m := &Medium{radio: c.Radio.defaults()}
 	if c.Width == 0 {
 		for _, s := range c.Stations {
 			c.Width = max(c.Width, s.Width)
 		}
 	}
-	var problems []error
+	m := &Medium{config: c, radio: c.Radio.defaults()}
+	problems := []error{m.radio.check(), checkInterferers(c.Interferers)}
 	if len(c.Stations) == 0 {
 		problems = append(problems, fmt.Errorf("%w: it has no station", ErrConfig))
 	}
-	ap := &node{cw: cwMin}
-	ap.draws.Seed(c.Seed, 0)
+	ap := newNode(c.Seed, 0)
 	m.nodes = []*node{ap}
 	for i, given := range c.Stations {
+		problems = append(problems, given.check(c.Width))
+		n := newNode(c.Seed, uint64(i)+1)
 		s := &station{}
-		if err := s.set(given, c.Width); err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		n := &node{cw: cwMin}
-		n.draws.Seed(c.Seed, uint64(i)+1)
-		s.up = &flow{station: s, node: n, port: 2*i + 1, seed: c.Seed ^ uint64(2*i+1)<<40}
-		s.down = &flow{station: s, node: ap, port: 2 * i, seed: c.Seed ^ uint64(2*i+2)<<40}
-		n.flows = []*flow{s.up}
-		ap.flows = append(ap.flows, s.down)
-		m.nodes = append(m.nodes, n)
-		m.stations = append(m.stations, s)
-		m.flows = append(m.flows, s.up, s.down)
-		m.equip(s)
+		s.up = &flow{station: s, node: n, port: 2 * i, seed: c.Seed ^ uint64(2*i+1)<<40}
+		s.down = &flow{station: s, node: ap, port: 2*i + 1, seed: c.Seed ^ uint64(2*i+2)<<40}
+		n.flows, ap.flows = []*flow{s.up}, append(ap.flows, s.down)
+		m.nodes, m.stations, m.flows = append(m.nodes, n), append(m.stations, s), append(m.flows, s.up, s.down)
 	}
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
+	for i, s := range m.stations {
+		m.equip(s, c.Stations[i])
+	}
+	m.interfere(0, c.Interferers)
 	return m, nil
 }
 
-// set takes over a station's description.
-func (s *station) set(given Station, channel int) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: station %q: %s", ErrConfig, given.Name, fmt.Sprintf(format, args...))
+// SetStation changes a station from now on, but for its profile, which it keeps. What it has sent, and what waits, stays. On
+// error nothing is changed.
+func (m *Medium) SetStation(now time.Duration, number int, to Station) error {
+	s := m.stations[number]
+	if to.Profile != s.Profile {
+		return fmt.Errorf("%w: station %q: its profile cannot change while the cell runs; make another cell", ErrConfig, to.Name)
 	}
-	facts := given.Format.facts()
-	var problems []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			problems = append(problems, bad(format, args...))
-		}
-	}
-	width := min(given.Width, channel)
-	_, ok := facts.widths[width]
-	check(ok, "%v has no channels of %d MHz", given.Format, width)
-	check(given.Streams >= 1 && given.Streams <= maxStreams, "%d streams; there are 1 to %d", given.Streams, maxStreams)
-	mcs := facts.mcs - 1
-	if given.MaxMCS != 0 {
-		mcs = given.MaxMCS
-	}
-	check(mcs >= 0 && mcs < facts.mcs, "%v has no MCS %d", given.Format, mcs)
-	check(given.Distance >= 0 && !math.IsInf(given.Distance, 0), "distance %v m", given.Distance)
-	check(given.Walls >= 0, "%d walls", given.Walls)
-	check(given.MaxAMPDU >= 0 && given.MaxAMPDU <= window, "A-MPDU of %d; a BlockAck window holds %d", given.MaxAMPDU, window)
-	check(given.AMPDU >= 0 && given.AMPDU <= window, "A-MPDU of %d; a BlockAck window holds %d", given.AMPDU, window)
-	check(given.Tries >= 0 && given.Tries <= 255, "%d tries", given.Tries)
-	check(given.Errors == nil || *given.Errors >= 0 && *given.Errors <= 1, "errors are outside 0 to 1")
-	check(given.Queue >= 0 && given.QueueBytes >= 0, "a queue of less than nothing")
-	for i, w := range given.Path {
-		check(w.Distance >= 0 && !math.IsInf(w.Distance, 0) && w.Walls >= 0 && w.At >= 0 && (i == 0 || w.At > given.Path[i-1].At),
-			"waypoint %d: %v", i, w)
-	}
-	if err := errors.Join(problems...); err != nil {
+	if err := to.check(m.config.Width); err != nil {
 		return err
 	}
-	all := rates(given.Format, width, given.Streams, mcs, given.ShortGI)
-	if given.MCS != nil {
-		check(rateIndex(all, *given.MCS, given.Streams) >= 0, "MCS %d does not exist with %d streams of %d MHz", *given.MCS, given.Streams, width)
-	}
-	if err := errors.Join(problems...); err != nil {
-		return err
-	}
-	s.Station, s.rates, s.width = given, all, width
-	first := func(values ...int) int {
-		for _, v := range values {
-			if v > 0 {
-				return v
-			}
-		}
-		return 0
-	}
-	s.aggregate = first(given.MaxAMPDU, given.AMPDU, window)
-	s.queue = first(given.Queue, defaultQueue)
-	s.queueBytes = given.QueueBytes
-	if s.queueBytes == 0 {
-		s.queueBytes = math.MaxInt64
-	}
-	s.tries = first(given.Tries, defaultTries)
-	s.window = window
-	s.errors = -1
-	if given.Errors != nil {
-		s.errors = *given.Errors
-	}
+	m.advance(now, false)
+	m.equip(s, to)
 	return nil
 }
 
-func rateIndex(all []rate, mcs, streams int) int {
-	for i, r := range all {
-		if r.mcs == mcs && r.streams == streams {
-			return i
+// Station is the station as it was described.
+func (m *Medium) Station(number int) Station { return m.stations[number].Station }
+
+// SetInterferers changes what interferes from now on. On error nothing is changed.
+func (m *Medium) SetInterferers(now time.Duration, to []Interferer) error {
+	if err := checkInterferers(to); err != nil {
+		return err
+	}
+	m.advance(now, false)
+	m.interfere(now, to)
+	return nil
+}
+
+// check says what no station can be, of a cell whose channel is so wide.
+func (given *Station) check(channel int) error {
+	facts := given.Format.facts()
+	var problems []error
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			problems = append(problems, fmt.Errorf("%w: station %q: %s", ErrConfig, given.Name, fmt.Sprintf(format, args...)))
 		}
 	}
-	return -1
+	sane := func(v float64) bool { return v >= 0 && !math.IsInf(v, 0) }
+	width := min(given.Width, channel)
+	_, known := facts.widths[width]
+	need(known, "%v has no channels of %d MHz", given.Format, width)
+	several := given.Streams >= 1 && given.Streams <= maxStreams
+	need(several, "%d streams are outside 1 to %d", given.Streams, maxStreams)
+	if given.MCS != nil && known && several {
+		need(rateIndex(rates(given.Format, width, given.Streams, given.ShortGI), *given.MCS, given.Streams) >= 0,
+			"%v has no MCS %d with %d streams of %d MHz", given.Format, *given.MCS, given.Streams, width)
+	}
+	need(!math.IsNaN(given.Power) && !math.IsInf(given.Power, 0), "it sends with %v dBm", given.Power)
+	need(sane(given.Distance), "distance %v m", given.Distance)
+	need(given.Walls >= 0, "%d walls", given.Walls)
+	need(given.MaxAMPDU >= 0 && given.MaxAMPDU <= window, "A-MPDUs of %d: a BlockAck acknowledges %d", given.MaxAMPDU, window)
+	need(given.AMPDU >= 0 && given.AMPDU <= window, "A-MPDUs of %d: a BlockAck acknowledges %d", given.AMPDU, window)
+	need(given.Tries >= 0 && given.Tries <= math.MaxUint8, "%d tries are outside 1 to %d", given.Tries, math.MaxUint8)
+	need(given.Errors == nil || *given.Errors >= 0 && *given.Errors <= 1, "errors are outside 0 to 1")
+	need(given.Queue >= 0 && given.QueueBytes >= 0, "a queue of less than nothing")
+	need(given.UpDelay >= 0 && given.DownDelay >= 0, "a delay of less than nothing")
+	for i, w := range given.Path {
+		need(sane(w.Distance) && w.Walls >= 0 && (i == 0 || w.At > given.Path[i-1].At), "waypoint %d: %+v", i+1, w)
+	}
+	return errors.Join(problems...)
 }
 
-// equip gives a station's flows their rates.
-func (m *Medium) equip(s *station) {
-	m.locate(s, m.now)
-	fixed := -1
-	if s.MCS != nil {
-		fixed = rateIndex(s.rates, *s.MCS, s.Streams)
-	}
-	for _, f := range []*flow{s.up, s.down} {
-		f.rates = s.rates
-		f.success, f.known, f.used = make([]float64, len(s.rates)), make([]bool, len(s.rates)), make([]RateCount, len(s.rates))
-		f.control.reset(f, fixed)
-	}
-}
-
-// locate tells a station's flows where it is.
-func (m *Medium) locate(s *station, now time.Duration) {
-	s.metres, s.walls = s.position(now)
-	s.up.tune(m.radio.snr(s.Power, s.metres, s.walls, s.width))
-	s.down.tune(m.radio.snr(m.radio.Power, s.metres, s.walls, s.width))
-}
-
-func (s *station) position(now time.Duration) (metres float64, walls int) {
-	if len(s.Path) == 0 {
-		return s.Distance, s.Walls
-	}
-	last := s.Path[0]
-	for _, w := range s.Path {
-		if w.At > now {
-			if last.At > now {
-				break
-			}
-			part := float64(now-last.At) / float64(w.At-last.At)
-			return last.Distance + part*(w.Distance-last.Distance), last.Walls
+func checkInterferers(all []Interferer) error {
+	var problems []error
+	for i, in := range all {
+		if !(in.Duty > 0 && in.Duty < 1) || math.IsNaN(in.Power) || math.IsInf(in.Power, 0) || in.Burst < 0 {
+			problems = append(problems, fmt.Errorf("%w: interferer %d: %+v", ErrConfig, i+1, in))
 		}
-		last = w
 	}
-	return last.Distance, last.Walls
+	return errors.Join(problems...)
 }
