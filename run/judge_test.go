@@ -88,21 +88,28 @@ func TestSpent(t *testing.T) {
 // Each counter that rose is named, with its node and by how much, and fails the run. A gateway's is not judged.
 func TestJudgeStatistics(t *testing.T) {
 	t.Parallel()
+	duplicates, corrupts := topology.Shape{Duplication: 0.1}, topology.Shape{Corruption: 0.1}
 	for name, tt := range map[string]struct {
 		rose  map[string]xfrm.Statistics
+		shape topology.Shape
 		judge bool // there is something to judge
 		ok    bool
 		words []string
 	}{
-		"gateways": {nil, false, true, nil},
-		"clean":    {map[string]xfrm.Statistics{"a": {}, "b": {}}, true, true, []string{"a", "b"}},
-		"one":      {map[string]xfrm.Statistics{"a": {}, "b": {"XfrmInNoStates": 7}}, true, false, []string{"b: XfrmInNoStates by 7"}},
+		"gateways": {nil, topology.Shape{}, false, true, nil},
+		"clean":    {map[string]xfrm.Statistics{"a": {}, "b": {}}, topology.Shape{}, true, true, []string{"a", "b"}},
+		"one":      {map[string]xfrm.Statistics{"a": {}, "b": {"XfrmInNoStates": 7}}, topology.Shape{}, true, false, []string{"b: XfrmInNoStates by 7"}},
 		"several": {
-			map[string]xfrm.Statistics{"a": {"XfrmInStateSeqError": 1}, "b": {"XfrmInNoStates": 7, "XfrmOutNoStates": 2}}, true, false,
+			map[string]xfrm.Statistics{"a": {"XfrmInStateSeqError": 1}, "b": {"XfrmInNoStates": 7, "XfrmOutNoStates": 2}}, topology.Shape{}, true, false,
 			[]string{"a: XfrmInStateSeqError by 1", "b: XfrmInNoStates by 7", "b: XfrmOutNoStates by 2"},
 		},
+		"duplicated":           {map[string]xfrm.Statistics{"a": {"XfrmInStateSeqError": 1}}, duplicates, true, true, []string{"a: XfrmInStateSeqError by 1"}},
+		"duplicated, and more": {map[string]xfrm.Statistics{"a": {"XfrmInStateSeqError": 1, "XfrmInStateProtoError": 2}}, duplicates, true, false, []string{"a: XfrmInStateProtoError by 2"}},
+		"corrupted":            {map[string]xfrm.Statistics{"a": {"XfrmInNoStates": 1, "XfrmInStateProtoError": 2}}, corrupts, true, true, []string{"a: XfrmInNoStates by 1"}},
+		"corrupted, and more":  {map[string]xfrm.Statistics{"a": {"XfrmInStateProtoError": 2, "XfrmOutNoStates": 3}}, corrupts, true, false, []string{"a: XfrmOutNoStates by 3"}},
+		"lossy":                {map[string]xfrm.Statistics{"a": {"XfrmInStateSeqError": 1}}, topology.Shape{Loss: 0.1}, true, false, []string{"a: XfrmInStateSeqError by 1"}},
 	} {
-		r := &runner{}
+		r := &runner{plan: shaped(tt.shape)}
 		r.judgeStatistics(tt.rose)
 		if len(r.result.XfrmStat) != len(tt.rose) || (len(r.result.Checks) == 1) != tt.judge || len(r.result.Checks) > 1 {
 			t.Errorf("%s: %+v", name, r.result)
@@ -125,6 +132,39 @@ func TestJudgeStatistics(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What a tunnel's ends refuse fails the run, unless links are to make such packets.
+func TestJudgeRefusals(t *testing.T) {
+	t.Parallel()
+	duplicates, corrupts := topology.Shape{Duplication: 0.1}, topology.Shape{Corruption: 0.1}
+	for name, tt := range map[string]struct {
+		reasons map[string]uint64
+		shape   topology.Shape
+		ok      bool
+		words   string
+	}{
+		"nothing":                   {nil, topology.Shape{}, true, "no replay"},
+		"not refused by ESP":        {map[string]uint64{"expired": 3, "no_sa": 4}, topology.Shape{}, true, "no replay"},
+		"replay":                    {map[string]uint64{"replay": 3}, topology.Shape{}, false, "b: 3 replay"},
+		"replay, lossy":             {map[string]uint64{"replay": 3}, topology.Shape{Loss: 0.5, Reordering: 0.5, Delay: 1}, false, "b: 3 replay"},
+		"duplicated":                {map[string]uint64{"replay": 3}, duplicates, true, "b: 3 replay"},
+		"duplicated, and forged":    {map[string]uint64{"replay": 3, "integrity": 2}, duplicates, false, "b: 2 integrity"},
+		"corrupted":                 {map[string]uint64{"replay": 3, "integrity": 2, "malformed": 1, "unknown_spi": 4}, corrupts, true, "b: 4 unknown_spi"},
+		"corrupted, and in plain":   {map[string]uint64{"integrity": 2, "plaintext": 1}, corrupts, false, "b: 1 plaintext"},
+		"corrupted, against policy": {map[string]uint64{"policy": 1}, corrupts, false, "b: 1 policy"},
+	} {
+		r := &runner{plan: shaped(tt.shape)}
+		r.judgeRefusals("t", []report.Drops{{Node: "a"}, {Node: "b", Reasons: tt.reasons}})
+		if len(r.result.Checks) != 1 || r.result.Checks[0].OK != tt.ok || !strings.Contains(r.result.Checks[0].Detail, tt.words) {
+			t.Errorf("%s: %+v", name, r.result.Checks)
+		}
+	}
+}
+
+// shaped is a plan of one link.
+func shaped(s topology.Shape) *topology.Plan {
+	return &topology.Plan{Links: []topology.PlannedLink{{Link: topology.Link{Shape: s}}}}
 }
 
 // A limit that somebody set and that the traffic did not reach is told, with how far it came; the default is not.
