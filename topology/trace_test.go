@@ -195,6 +195,12 @@ func TestTraceFilesRefused(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// With a writer that says nothing, reading would wait as well.
+	writer, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
 	large := filepath.Join(dir, "large")
 	write(t, large, "1ms 1Mbit/s\n")
 	if err := os.Truncate(large, 16<<20+1); err != nil {
@@ -223,7 +229,12 @@ func TestTraceFilesRefused(t *testing.T) {
 		write(t, name, "01 # "+strings.Repeat(" ", 15<<20))
 		fmt.Fprintf(&links, "- {kind: ethernet, a: a, b: b, loss_trace: {file: %s}}\n", name)
 	}
-	_, err := topology.Parse("many", []byte("nodes: [{name: a, kind: host}, {name: b, kind: host}]\nlinks:\n"+links.String()))
+	// But one that many links have is read once.
+	same := strings.Repeat(fmt.Sprintf("- {kind: ethernet, a: a, b: b, loss_trace: {file: %s}}\n", filepath.Join(dir, "many0")), 20)
+	if _, err := topology.Parse("same", []byte("nodes: [{name: a, kind: host}, {name: b, kind: host}]\nlinks:\n"+same)); err != nil {
+		t.Errorf("%.500v", err)
+	}
+	_, err = topology.Parse("many", []byte("nodes: [{name: a, kind: host}, {name: b, kind: host}]\nlinks:\n"+links.String()))
 	var errs topology.Errors
 	if !errors.As(err, &errs) || len(errs) != 2 || errs[0].Line != 11 { // 8 × 15 MiB fit in 128 MiB
 		t.Errorf("%.500v, want the last two refused", err)
@@ -337,4 +348,29 @@ func traceRefused(t *testing.T, data []byte, err error) bool {
 		}
 	}
 	return true
+}
+
+// The manual shows traces that can be read, and names all that a link may choose.
+func TestManual(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/topology.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(language string) []byte {
+		_, rest, _ := strings.Cut(string(text), "```"+language+"\n")
+		inside, _, _ := strings.Cut(rest, "```")
+		return []byte(inside)
+	}
+	if steps, err := topology.ParseRateTrace(block("rate-trace")); err != nil || len(steps) < 3 {
+		t.Errorf("%v, %v", steps, err)
+	}
+	if runs, err := topology.ParseLossTrace(block("loss-trace")); err != nil || len(runs) < 3 {
+		t.Errorf("%v, %v", runs, err)
+	}
+	for _, name := range append(topology.Radios(), topology.DropTail, topology.CoDel) {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("the manual does not name %s", name)
+		}
+	}
 }
