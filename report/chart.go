@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,9 +17,11 @@ type Chart struct {
 	Unit    string // of the values
 	Rows    []string
 	Columns []ChartColumn
-	// Bars by row, column and place. A nil one is a gap that says so.
+	// Bars by row, column and place. A nil one is a gap that says so, one without a value a gap with its Title.
 	Places []ChartPlace
 	Bars   [][][]*ChartBar
+	// ColourByName gives one colour to the bars of one name, in place of those of one group.
+	ColourByName bool
 }
 
 // ChartColumn is the head of a column.
@@ -167,7 +170,11 @@ func (c Chart) panel(s *svg, a logAxis, row, column int, left, pitch, width floa
 			group++
 			groupLeft = x
 		}
-		c.bar(s, a, c.Bars[row][column][i], p, x+pitch/2, pitch*chartBar, group)
+		colour := group
+		if c.ColourByName {
+			colour = slices.IndexFunc(c.Places, func(q ChartPlace) bool { return q.Name == p.Name })
+		}
+		c.bar(s, a, c.Bars[row][column][i], p, x+pitch/2, pitch*chartBar, colour)
 		x += pitch
 		s.add(`<text class="tick" text-anchor="middle" x="%s" y="%s">%s</text>`, px(x-pitch/2), px(a.bottom+15), esc(p.Name))
 		if i+1 == len(c.Places) || c.Places[i+1].Group != p.Group {
@@ -176,14 +183,17 @@ func (c Chart) panel(s *svg, a logAxis, row, column int, left, pitch, width floa
 	}
 }
 
-func (c Chart) bar(s *svg, a logAxis, b *ChartBar, p ChartPlace, mid, width float64, group int) {
+func (c Chart) bar(s *svg, a logAxis, b *ChartBar, p ChartPlace, mid, width float64, colour int) {
 	if b == nil || num(b.Value) <= 0 {
-		s.add(`<text class="gap note" text-anchor="middle" x="%s" y="%s">–<title>%s: not measured</title></text>`,
-			px(mid), px(a.bottom-5), esc(p.Group+p.Name))
+		why := p.Group + p.Name + ": not measured"
+		if b != nil && b.Title != "" {
+			why = b.Title
+		}
+		s.add(`<text class="gap note" text-anchor="middle" x="%s" y="%s">–<title>%s</title></text>`, px(mid), px(a.bottom-5), esc(why))
 		return
 	}
 	top := a.y(b.Value)
-	s.add(`<g><title>%s</title><rect class="bar s%d" x="%s" y="%s" width="%s" height="%s"/>`, esc(b.Title), group%plotColours,
+	s.add(`<g><title>%s</title><rect class="bar s%d" x="%s" y="%s" width="%s" height="%s"/>`, esc(b.Title), colour%plotColours,
 		px(mid-width/2), px(top), px(width), px(max(1, a.bottom-top)))
 	if part := num(b.Part); part > 0 {
 		s.add(`<line class="part" x1="%s" x2="%s" y1="%s" y2="%s"/>`, px(mid-width/2), px(mid+width/2), px(a.y(part)), px(a.y(part)))

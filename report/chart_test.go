@@ -97,6 +97,27 @@ func TestChart(t *testing.T) {
 }
 
 // Whatever the values are, the picture can be drawn.
+// Bars of one name share a colour where that is asked for, else those of one group.
+func TestChartColours(t *testing.T) {
+	t.Parallel()
+	c := Chart{Rows: []string{"r"}, Columns: []ChartColumn{{Name: "c"}}, Places: []ChartPlace{{"1", "x"}, {"1", "y"}, {"2", "x"}}}
+	c.Bars = [][][]*ChartBar{{{{Value: 1}, {Value: 2}, {Value: 3}}}}
+	for byName, want := range map[bool]string{false: "001", true: "010"} {
+		c.ColourByName = byName
+		var got string
+		for rest := c.svg(true); ; {
+			_, after, ok := strings.Cut(rest, `class="bar s`)
+			if !ok {
+				break
+			}
+			got, rest = got+after[:1], after
+		}
+		if got != want {
+			t.Errorf("by name %v: colours %s, want %s", byName, got, want)
+		}
+	}
+}
+
 func TestChartExtremes(t *testing.T) {
 	t.Parallel()
 	for _, v := range []float64{0, -1, 1e-300, 1, 1e300, math.MaxFloat64, math.NaN(), math.Inf(1), math.Inf(-1)} {

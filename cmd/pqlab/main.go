@@ -90,7 +90,7 @@ func newRoot() *cobra.Command {
 	group(root)
 	root.AddCommand(
 		newDoctor(), newTopologies(), newCheck(), newSchema(), newShow(),
-		newRun(), newUp(), newPs(), newExec(), newCapture(), newDown(), newLink(), newTest(), newBench(), newVM(), newSupervise(),
+		newRun(), newUp(), newPs(), newExec(), newCapture(), newDown(), newLink(), newTest(), newBench(), newExperiment(), newVM(), newSupervise(),
 	)
 	return root
 }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The smallest grid is measured for real, told as JSON, and reported.
+func TestExperimentOverLinks(t *testing.T) {
+	needLabs(t)
+	clean(t)
+	dir := filepath.Join(t.TempDir(), "out")
+	r := pqlab(t, "experiment", "exchange-over-links", "--json", "--rates", "10Mbit/s", "--delays", "2ms", "--losses", "0,0.1%",
+		"--suites", "falcon512+kyber512,mldsa44+mlkem512", "--devices", "none", "--repeats", "2", "--limit", "30s", "--dataplane", "gateway", "--report", dir)
+	if r.code == exitUnsupported {
+		t.Skip(r.err)
+	}
+	if r.code != exitOK || r.err != "" {
+		t.Fatalf("exit status %d: %s", r.code, r.err)
+	}
+	if missing := lacks(parse[any](t, r.out),
+		"experiment", "version", "command[]", "started", "seconds", "kernel", "machine.cpu_model", "dataplane", "shaper", "seed", "warnings", "identity", "repeats", "limit_ms", "queue",
+		"confidence", "cells[].devices.initiator", "cells[].link.bits_per_second", "cells[].link.delay_ms", "cells[].link.loss", "cells[].suite", "cells[].median_ms",
+		"cells[].q1_ms", "cells[].q3_ms", "cells[].times_ms[]", "cells[].never", "cells[].why", "cells[].handshake_bytes", "cells[].retransmitted_segments",
+		"comparisons[].faster", "comparisons[].shift_ms", "borders[].text", "advice[].verdict",
+	); missing != nil {
+		t.Errorf("no %v in %s", missing, r.out)
+	}
+	for _, f := range []string{"result.json", "index.html", "times.svg"} {
+		if info, err := os.Stat(filepath.Join(dir, f)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
+func TestExperimentUsage(t *testing.T) {
+	t.Parallel()
+	foreign := t.TempDir()
+	if err := os.WriteFile(filepath.Join(foreign, "mine"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range [][2]string{
+		{"exchange-over-links --suites falcon512", "falcon512"},
+		{"exchange-over-links --suites=", "--suites"},
+		{"exchange-over-links --rates 10", "--rates 10"},
+		{"exchange-over-links --delays -1ms", "negative"},
+		{"exchange-over-links --delays 2h --losses 0", "delay"},
+		{"exchange-over-links --losses 101%", "--losses 101%"},
+		{"exchange-over-links --losses none,x", "--losses x"},
+		{"exchange-over-links --devices jetson", "jetson-nano"},
+		{"exchange-over-links --devices none/toaster", "toaster"},
+		{"exchange-over-links --repeats 0", "--repeats"},
+		{"exchange-over-links --limit 1ms", "--limit"},
+		{"exchange-over-links --seed -1", "--seed"},
+		{"exchange-over-links --shaper none", "--shaper"},
+		{"exchange-over-links --identity none", "pinned"},
+		{"exchange-over-links --report " + foreign, foreign},
+		{"exchange-over-links more", "more"},
+		{"north", "unknown command"},
+	} {
+		t.Run(tc[0], func(t *testing.T) {
+			t.Parallel()
+			r := pqlab(t, append([]string{"experiment"}, strings.Fields(tc[0])...)...)
+			if r.code != exitUsage || !strings.Contains(r.err, tc[1]) || r.out != "" {
+				t.Errorf("exit status %d, %s%s", r.code, r.out, r.err)
+			}
+		})
+	}
+}
+
+// What cannot delay is refused, with what could.
+func TestExperimentUnsupported(t *testing.T) {
+	needLabs(t)
+	clean(t)
+	r := pqlab(t, "experiment", "exchange-over-links", "--shaper", "tbf", "--rates", "1Mbit/s", "--delays", "1ms", "--losses", "0", "--devices", "none", "--repeats", "1")
+	if r.code != exitUnsupported || !strings.Contains(r.err, "delay 1ms") || !strings.Contains(r.err, "--shaper") || r.out != "" {
+		t.Errorf("exit status %d, %s%s", r.code, r.out, r.err)
+	}
+}

@@ -1,0 +1,264 @@
+package overlinks
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pqlab/experiments"
+	"pqlab/report"
+	"pqlab/topology"
+)
+
+// percent prints a share: "0.5%".
+func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 6, 64) + "%" }
+
+// figure prints milliseconds with three digits; limit is for what never ended.
+func figure(m Ms, limit float64) string {
+	switch v := float64(m); {
+	case math.IsInf(v, 1):
+		return fmt.Sprintf("no tunnel within %v", time.Duration(limit*float64(time.Millisecond)))
+	case math.IsNaN(v):
+		return "–"
+	default:
+		return digits(v)
+	}
+}
+
+// digits prints three of a number below 1000, and all of one above.
+func digits(v float64) string {
+	size := math.Abs(v)
+	for decimals, least := range []float64{100, 10, 1} {
+		if size >= least {
+			return strconv.FormatFloat(v, 'f', decimals, 64)
+		}
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64)
+}
+
+// Devices that were measured, in order.
+func (r Result) Devices() []Devices {
+	var all []Devices
+	for _, c := range r.Cells {
+		if !slices.Contains(all, c.Devices) {
+			all = append(all, c.Devices)
+		}
+	}
+	return all
+}
+
+// Times is everything that was measured between some devices, as a table.
+func (r Result) Times(d Devices) report.Table {
+	t := report.Table{Text: 4, Head: []string{"loss", "delay", "rate", "suite", "median ms", "half within", "of", "no tunnel", "bytes", "sent again"}}
+	for _, c := range r.Cells {
+		if c.Devices != d {
+			continue
+		}
+		half := "–"
+		if !math.IsInf(float64(c.Q3), 1) {
+			half = figure(c.Q1, r.LimitMs) + "–" + figure(c.Q3, r.LimitMs)
+		}
+		t.Rows = append(t.Rows, []string{
+			percent(c.Link.Loss), c.Link.delay().String(), c.Link.Rate.String(), c.Suite, figure(c.Median, r.LimitMs), half,
+			strconv.Itoa(len(c.Times)), strconv.Itoa(c.Never), strconv.Itoa(c.Bytes), fmt.Sprintf("%.2f", c.Retransmitted),
+		})
+	}
+	return t
+}
+
+// Map is who is faster where, of one pair: a row for each loss and delay, a column for each rate.
+func (r Result) Map(p Pair) report.Table {
+	t := report.Table{Text: 2, Head: []string{"loss", "delay"}}
+	var rates []topology.Rate
+	for _, c := range r.Comparisons {
+		if p == (Pair{c.Devices, c.Falcon, c.Other}) && !slices.Contains(rates, c.Link.Rate) {
+			rates = append(rates, c.Link.Rate)
+		}
+	}
+	slices.Sort(rates)
+	for _, rate := range rates {
+		t.Head = append(t.Head, rate.String())
+	}
+	var row []string
+	var of Link
+	for _, c := range r.Comparisons {
+		if p != (Pair{c.Devices, c.Falcon, c.Other}) {
+			continue
+		}
+		if row == nil || of.Loss != c.Link.Loss || of.DelayMs != c.Link.DelayMs {
+			row = append([]string{percent(c.Link.Loss), c.Link.delay().String()}, make([]string, len(rates))...)
+			of = c.Link
+			t.Rows = append(t.Rows, row)
+		}
+		row[2+slices.Index(rates, c.Link.Rate)] = c.text()
+	}
+	return t
+}
+
+// text says who is faster, and by how much: "falcon512 by 12.1 ms (11.3–13.0)".
+func (c Comparison) text() string {
+	if c.Faster == "" {
+		return "no difference seen"
+	}
+	who, _, _ := strings.Cut(c.Faster, "+")
+	by, low, high := float64(c.Shift), float64(c.Low), float64(c.High)
+	if by < 0 {
+		by, low, high = -by, -high, -low
+	}
+	if math.IsInf(by, 0) {
+		return who + ", without which there is mostly no tunnel"
+	}
+	if math.IsInf(high, 0) {
+		return fmt.Sprintf("%s by %s ms (%s or more)", who, digits(by), digits(low))
+	}
+	return fmt.Sprintf("%s by %s ms (%s–%s)", who, digits(by), digits(low), digits(high))
+}
+
+// Limits lists the borders of one pair.
+func (r Result) Limits(p Pair) report.Table {
+	t := report.Table{Text: 3, Head: []string{"loss", "delay", "border"}}
+	for _, b := range r.Borders {
+		if p == (Pair{b.Devices, b.Falcon, b.Other}) {
+			t.Rows = append(t.Rows, []string{percent(b.Loss), Link{DelayMs: b.DelayMs}.delay().String(), b.Text})
+		}
+	}
+	return t
+}
+
+// Verdicts is the paper's advice, and whether it holds.
+func (r Result) Verdicts() report.Table {
+	t := report.Table{Text: 4, Head: []string{"devices", "where", "the paper advises", "verdict", "links", "for", "against", "no difference"}}
+	for _, a := range r.Advice {
+		not := a.Other
+		if a.Advised == a.Other {
+			not = a.Falcon
+		}
+		t.Rows = append(t.Rows, []string{
+			a.Devices.String(), a.Where, a.Advised + " rather than " + not, a.Verdict,
+			strconv.Itoa(a.Links), strconv.Itoa(a.For), strconv.Itoa(a.Against), strconv.Itoa(a.Links - a.For - a.Against),
+		})
+	}
+	return t
+}
+
+// Chart draws the times between some devices.
+func (r Result) Chart(d Devices) report.Chart {
+	chart := report.Chart{Title: "Time to a tunnel, " + d.String(), Unit: "ms", ColourByName: true}
+	var losses, delays []float64
+	var rates []topology.Rate
+	var suites []string
+	for _, c := range r.Cells {
+		if c.Devices != d {
+			continue
+		}
+		losses, delays = append(losses, c.Link.Loss), append(delays, c.Link.DelayMs)
+		rates = append(rates, c.Link.Rate)
+		if !slices.Contains(suites, c.Suite) {
+			suites = append(suites, c.Suite)
+		}
+	}
+	for _, values := range []*[]float64{&losses, &delays} {
+		slices.Sort(*values)
+		*values = slices.Compact(*values)
+	}
+	slices.Sort(rates)
+	rates = slices.Compact(rates)
+	for _, delay := range delays {
+		chart.Columns = append(chart.Columns, report.ChartColumn{Name: "delay " + Link{DelayMs: delay}.delay().String(), Note: "one way"})
+	}
+	for _, rate := range rates {
+		for _, s := range suites {
+			chart.Places = append(chart.Places, report.ChartPlace{Group: rate.String(), Name: short(s, suites)})
+		}
+	}
+	for _, loss := range losses {
+		chart.Rows = append(chart.Rows, "loss "+percent(loss))
+		row := make([][]*report.ChartBar, len(delays))
+		for i := range row {
+			row[i] = make([]*report.ChartBar, len(chart.Places))
+		}
+		for _, c := range r.Cells {
+			if c.Devices == d && c.Link.Loss == loss {
+				place := slices.Index(rates, c.Link.Rate)*len(suites) + slices.Index(suites, c.Suite)
+				row[slices.Index(delays, c.Link.DelayMs)][place] = r.bar(c)
+			}
+		}
+		chart.Bars = append(chart.Bars, row)
+	}
+	return chart
+}
+
+func (r Result) bar(c Cell) *report.ChartBar {
+	b := &report.ChartBar{Value: float64(c.Median), Low: float64(c.Q1), High: float64(c.Q3), Marked: c.Never > 0}
+	b.Title = fmt.Sprintf("%s, %v: median %s ms of %d, %d without a tunnel within %v", c.Suite, c.Link, figure(c.Median, r.LimitMs), len(c.Times), c.Never,
+		time.Duration(r.LimitMs*float64(time.Millisecond)))
+	if math.IsInf(b.Value, 1) {
+		b.Value = 0
+	}
+	if math.IsInf(b.High, 1) {
+		b.High = r.LimitMs
+	}
+	return b
+}
+
+// short names a suite below a bar: "F512", "D2", "M44"; all of it where two would be the same.
+func short(suite string, all []string) string {
+	of := func(s string) string {
+		sig, _, _ := strings.Cut(s, "+")
+		digits := strings.TrimLeft(sig, "abcdefghijklmnopqrstuvwxyz")
+		return strings.ToUpper(sig[:1]) + digits
+	}
+	for _, other := range all {
+		if other != suite && of(other) == of(suite) {
+			return suite
+		}
+	}
+	return of(suite)
+}
+
+// Method says in sentences what the figures are.
+func (r Result) Method() []string {
+	return []string{
+		fmt.Sprintf("Time from asking for the tunnel until its initiator knows that SAs of both directions are in use at both ends. %d exchanges of each suite at each link, the suites in turns; "+
+			"identity %s; queue before the rate: %s. Delay is one way, loss each way and of every packet.", r.Repeats, r.Identity, r.Queue),
+		fmt.Sprintf("Bars are medians, whiskers hold the middle half; an asterisk marks links at which an exchange had no tunnel within %v.", time.Duration(r.LimitMs*float64(time.Millisecond))),
+		fmt.Sprintf("A difference is seen where the %s confidence interval of Falcon's shift (Hodges and Lehmann's, by the ranks) is without 0; one comparison in %.0f is wrong about that.",
+			percent(r.Confidence), 1/(1-r.Confidence)),
+	}
+}
+
+// Document is the page of a report.
+func (r Result) Document() report.Document {
+	d := report.Document{Title: "Exchange over links", Subtitle: r.Where(), Version: r.Version, Warnings: r.Warnings}
+	if len(r.Advice) > 0 {
+		verdicts := r.Verdicts()
+		d.Sections = append(d.Sections, report.Section{Title: "Does the paper's advice hold?", Table: &verdicts, Notes: r.Method()})
+	}
+	for _, p := range r.Pairs() {
+		limits, where := r.Limits(p), r.Map(p)
+		d.Sections = append(d.Sections,
+			report.Section{Title: fmt.Sprintf("Where the border lies: %v, %v", p, p.Devices), Table: &limits},
+			report.Section{Title: "Who is faster", Table: &where})
+	}
+	for _, dev := range r.Devices() {
+		chart, times := r.Chart(dev), r.Times(dev)
+		d.Sections = append(d.Sections, report.Section{Title: chart.Title, Chart: &chart}, report.Section{Title: "All times, " + dev.String(), Table: &times})
+	}
+	return d
+}
+
+// WriteDir writes the report.
+func (r Result) WriteDir(dir string) error {
+	var pictures []experiments.Picture
+	for i, d := range r.Devices() {
+		name := "times.svg"
+		if i > 0 {
+			name = fmt.Sprintf("times-%d.svg", i+1)
+		}
+		pictures = append(pictures, experiments.Picture{File: name, Chart: r.Chart(d)})
+	}
+	return experiments.WriteDir(dir, r, r.Document(), pictures...)
+}
