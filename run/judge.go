@@ -64,7 +64,7 @@ func (r *runner) provoked() map[string]bool {
 
 // noteUnreached says so where somebody set a limit of volume to see keys replaced, and the traffic was too little for it.
 func (r *runner) noteUnreached(t topology.PlannedTunnel, sas []report.SA) {
-	if slices.ContainsFunc(r.result.Rekeys, func(k report.Rekey) bool { return k.Tunnel == t.Name }) {
+	if !volume(t.Rekey) || slices.ContainsFunc(r.result.Rekeys, func(k report.Rekey) bool { return k.Tunnel == t.Name }) {
 		return
 	}
 	var most report.SA
@@ -80,9 +80,7 @@ func (r *runner) noteUnreached(t topology.PlannedTunnel, sas []report.SA) {
 			short = append(short, fmt.Sprintf("%d of %d %s", of.carried, of.limit, of.unit))
 		}
 	}
-	if short != nil {
-		r.warn(fmt.Sprintf("tunnel %s: no keys were replaced, for no SA carried more than %s: a longer --duration or lower limits show it", t.Name, strings.Join(short, ", ")))
-	}
+	r.warn(fmt.Sprintf("tunnel %s: no keys were replaced, for no SA carried more than %s: a longer --duration or lower limits show it", t.Name, strings.Join(short, ", ")))
 }
 
 // judgeRekeys tells what a rekey lost from what was lost on the way. A rekey loses a packet for which one of the ends has

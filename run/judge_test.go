@@ -184,6 +184,11 @@ func TestNoteUnreached(t *testing.T) {
 		"another's":        {topology.Limits{Blocks: 100}, []report.Rekey{{Tunnel: "u"}}, []string{"90 of 100 blocks"}},
 		"packets, default": {topology.Limits{Blocks: topology.DefaultRekeyBlocks, Packets: 10}, nil, []string{"4 of 10 packets"}},
 	} {
+		// An emulated processor is given more time where it is to reach a limit; others are not.
+		plan := &topology.Plan{Tunnels: []topology.PlannedTunnel{{}, {Tunnel: topology.Tunnel{Rekey: tt.limits}}}}
+		if set := tt.words != nil || tt.rekeys != nil; (duration(plan, true) > DefaultDuration) != set || duration(plan, false) != DefaultDuration {
+			t.Errorf("%s: flows last %v, emulated %v", name, duration(plan, false), duration(plan, true))
+		}
 		r := &runner{result: report.Result{Rekeys: tt.rekeys}}
 		r.noteUnreached(topology.PlannedTunnel{Tunnel: topology.Tunnel{Name: "t", Rekey: tt.limits}}, sas)
 		if (len(r.result.Warnings) == 1) != (tt.words != nil) || len(r.result.Warnings) > 1 {

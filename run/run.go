@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pqlab/capture"
+	"pqlab/internal/vm/guest"
 	"pqlab/ipsec"
 	"pqlab/lab"
 	"pqlab/report"
@@ -20,7 +21,8 @@ import (
 	"pqlab/traffic"
 )
 
-// DefaultDuration is how long each flow of a run lasts.
+// DefaultDuration is how long each flow of a run lasts, but for those where an emulated processor is to reach a limit of
+// volume: it is many times slower, and they last four times as long.
 const DefaultDuration = 5 * time.Second
 
 // Options of a run.
@@ -39,7 +41,7 @@ type Options struct {
 // Do runs the plan. After an error the lab is down, and there is no result to speak of.
 func Do(ctx context.Context, plan *topology.Plan, o Options) (report.Result, error) {
 	if o.Duration <= 0 {
-		o.Duration = DefaultDuration
+		o.Duration = duration(plan, guest.Emulated())
 	}
 	if o.Progress == nil {
 		o.Progress = func(string) {}
@@ -59,6 +61,19 @@ func Do(ctx context.Context, plan *topology.Plan, o Options) (report.Result, err
 	err := r.run(ctx)
 	r.result.Duration = r.since(traffic.Now())
 	return r.result, err
+}
+
+// duration of flows of which nobody says it.
+func duration(plan *topology.Plan, emulated bool) time.Duration {
+	if emulated && slices.ContainsFunc(plan.Tunnels, func(t topology.PlannedTunnel) bool { return volume(t.Rekey) }) {
+		return 4 * DefaultDuration
+	}
+	return DefaultDuration
+}
+
+// volume says whether somebody set a limit of volume, which is to see keys replaced.
+func volume(l topology.Limits) bool {
+	return l.Blocks > 0 && l.Blocks != topology.DefaultRekeyBlocks || l.Bytes > 0 || l.Packets > 0
 }
 
 type runner struct {

@@ -51,7 +51,7 @@ and takes the lab down again.`,
 	}
 	asJSON := jsonFlag(c)
 	tunnels, labs := addTunnelFlags(c), addLabFlags(c)
-	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow; the default where the topology gives it none")
+	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow; the default where the topology gives it none (four times as long if an emulated processor is to reach a limit of volume)")
 	dir := c.Flags().String("report", "", "write result.json, junit.xml and index.html to this directory")
 	captures := c.Flags().String("capture", "", "write a pcapng file of each link to this directory")
 	secrets := addSecretFlags(c)
@@ -80,6 +80,8 @@ and takes the lab down again.`,
 			for i := range p.Traffic {
 				p.Traffic[i].Duration = 0
 			}
+		} else {
+			*duration = 0 // the run knows what suits the plan
 		}
 		if err := rootless.Enter(); err != nil {
 			return err
