@@ -116,11 +116,11 @@ func parseRateStep(s string) (step RateStep, err error) {
 		return step, errors.New(`is not a time and a rate, as "500ms 20Mbit/s"`)
 	}
 	if step.Length, err = ParseTime(length); err != nil {
-		return RateStep{}, fmt.Errorf("has a time that %w", err)
+		return RateStep{}, fmt.Errorf("is not right: its time %w", err)
 	}
 	bits, err := parseUnit(rate, rateUnits())
 	if err != nil {
-		return RateStep{}, fmt.Errorf("has a rate that %w", err)
+		return RateStep{}, fmt.Errorf("is not right: its rate %w", err)
 	}
 	step.Rate = Rate(bits)
 	return step, nil
