@@ -120,8 +120,58 @@ func (s *Segmenter) Next(dst []byte) {
 		s.done = true
 		return
 	}
-	n := min(s.size, len(s.packet)-s.at)
-	dst = dst[:s.header+n]
+	t := s.next(dst[:s.Len()], 1)
+	field := 16
+	if s.proto == protoUDP {
+		field = 6
+	}
+	store(t[field:], 0)
+	c := ^fold(sum(t, pseudo(dst, s.proto, len(t))))
+	if c == 0 && s.proto == protoUDP {
+		c = 0xffff
+	}
+	store(t[field:], c)
+}
+
+// LenOf is the length in bytes of the next n segments, or of what is left, as one packet; 0 when there is nothing left.
+func (s *Segmenter) LenOf(n int) int {
+	if s.done || s.whole {
+		return s.Len()
+	}
+	return s.header + min(n*s.size, len(s.packet)-s.at)
+}
+
+// NextOf writes the next n segments, or what is left, to dst, which has LenOf(n) bytes, as one packet to be cut, or to be
+// completed, as its Header says. The packet that Reset was given has a Header that asks for more than one segment.
+func (s *Segmenter) NextOf(n int, dst []byte) Header {
+	dst = dst[:s.LenOf(n)]
+	h := Header{Flags: NeedsChecksum, HeaderLen: uint16(s.header), CsumStart: uint16(s.transport), CsumField: 16}
+	if s.proto == protoUDP {
+		h.CsumField = 6
+	}
+	if len(dst) > s.header+s.size {
+		h.GSOSize = uint16(s.size)
+		switch {
+		case s.proto == protoUDP:
+			h.GSOType = gsoUDP
+		case s.packet[0]>>4 == 4:
+			h.GSOType = gsoTCPv4
+		default:
+			h.GSOType = gsoTCPv6
+		}
+	}
+	first := s.index == 0
+	t := s.next(dst, n)
+	if s.proto == protoTCP && first && t[13]&flagCWR != 0 && h.GSOType != gsoNone {
+		h.GSOType |= gsoECN
+	}
+	store(t[h.CsumField:], fold(pseudo(dst, s.proto, len(t))))
+	return h
+}
+
+// next writes the next segments to dst, of their length, but for the checksum of the transport, which begins at t.
+func (s *Segmenter) next(dst []byte, segments int) (t []byte) {
+	n := len(dst) - s.header
 	copy(dst, s.packet[:s.header])
 	copy(dst[s.header:], s.packet[s.at:s.at+n])
 	last := s.at+n == len(s.packet)
@@ -134,7 +184,7 @@ func (s *Segmenter) Next(dst []byte) {
 	} else {
 		binary.BigEndian.PutUint16(dst[4:], uint16(len(dst)-40))
 	}
-	t := dst[s.transport:]
+	t = dst[s.transport:]
 	if s.proto == protoTCP {
 		seq := binary.BigEndian.Uint32(t[4:])
 		binary.BigEndian.PutUint32(t[4:], seq+uint32(s.at-s.header))
@@ -144,18 +194,11 @@ func (s *Segmenter) Next(dst []byte) {
 		if s.index > 0 {
 			t[13] &^= flagCWR
 		}
-		store(t[16:], 0)
-		store(t[16:], ^fold(sum(t, pseudo(dst, protoTCP, len(t)))))
 	} else {
 		binary.BigEndian.PutUint16(t[4:], uint16(len(t)))
-		store(t[6:], 0)
-		c := ^fold(sum(t, pseudo(dst, protoUDP, len(t))))
-		if c == 0 {
-			c = 0xffff
-		}
-		store(t[6:], c)
 	}
 	s.at += n
-	s.index++
+	s.index += segments
 	s.done = last
+	return t
 }

@@ -86,7 +86,9 @@ func somehow(r *rand.Rand, n int, gap time.Duration) []send {
 
 const testMTU = 1500
 
-func newTest(s topology.Shape) *Link { return NewLink([2]topology.Shape{s, s}, testMTU, [2]uint64{1, 2}) }
+func newTest(s topology.Shape) *Link {
+	return NewLink([2]topology.Shape{s, s}, testMTU, [2]uint64{1, 2})
+}
 
 // randomShape has each part or not.
 func randomShape(r *rand.Rand) topology.Shape {

@@ -3,7 +3,7 @@ package wire
 import "math/bits"
 
 // buffers are those of one wire's packets that are not in use. Their sizes double, so that a packet that is on its way
-// takes twice its length at most. The zero value is empty.
+// takes little more than twice its length at most. The zero value is empty.
 type buffers struct {
 	free [classes][][]byte
 }

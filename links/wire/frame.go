@@ -31,8 +31,8 @@ type cutter struct {
 }
 
 // cut gives enter the packets that data is made of: itself, or, if it is a large segment of more than whole bytes on the
-// link, its frames. data, which cut takes, is a struct virtio_net_hdr and an Ethernet frame. It returns false if they do
-// not fit together.
+// link, pieces of as many frames as that has room for, of one at least. data, which cut takes, is a struct virtio_net_hdr
+// and an Ethernet frame. It returns false if they do not fit together.
 func (c *cutter) cut(data []byte, whole int, enter func(medium.Packet)) bool {
 	frame := data[offload.HeaderLen:]
 	var h offload.Header
@@ -43,22 +43,31 @@ func (c *cutter) cut(data []byte, whole int, enter func(medium.Packet)) bool {
 	}
 	l2 := linkLen(frame)
 	h.CsumStart -= uint16(l2) // one that lies in the link's header wraps, and is refused as out of the packet
-	if err := c.segmenter.Reset(h, frame[min(l2, len(frame)):]); err != nil {
+	s := &c.segmenter
+	if err := s.Reset(h, frame[min(l2, len(frame)):]); err != nil {
 		c.buffers.put(data)
 		return false
 	}
-	count := c.segmenter.Count()
-	size := len(frame) + (count-1)*(l2+c.segmenter.Header())
-	if size <= whole || count == 1 {
-		enter(medium.Packet{Size: size, Frames: count, Data: data})
+	overhead := l2 + s.Header()
+	sizeOf := func(packet int) (size, frames int) { // of a packet of so many bytes as frames on the link
+		payload := packet - s.Header()
+		frames = (payload + int(h.GSOSize) - 1) / int(h.GSOSize)
+		return payload + frames*overhead, frames
+	}
+	if size, frames := sizeOf(len(frame) - l2); size <= whole {
+		enter(medium.Packet{Size: size, Frames: frames, Data: data})
 		return true
 	}
-	for n := c.segmenter.Len(); n > 0; n = c.segmenter.Len() {
-		one := c.buffers.get(offload.HeaderLen + l2 + n)
-		clear(one[:offload.HeaderLen])
-		copy(one[offload.HeaderLen:], frame[:l2])
-		c.segmenter.Next(one[offload.HeaderLen+l2:])
-		enter(medium.Packet{Size: l2 + n, Frames: 1, Data: one})
+	fit := max(1, whole/(overhead+int(h.GSOSize)))
+	for n := s.LenOf(fit); n > 0; n = s.LenOf(fit) {
+		piece := c.buffers.get(offload.HeaderLen + l2 + n)
+		copy(piece[offload.HeaderLen:], frame[:l2])
+		ph := s.NextOf(fit, piece[offload.HeaderLen+l2:])
+		ph.HeaderLen += uint16(l2)
+		ph.CsumStart += uint16(l2)
+		ph.Encode(piece)
+		size, frames := sizeOf(n)
+		enter(medium.Packet{Size: size, Frames: frames, Data: piece})
 	}
 	c.buffers.put(data)
 	return true

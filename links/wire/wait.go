@@ -20,16 +20,14 @@ func read(fd int, b []byte) (int, error) {
 	return int(n), nil
 }
 
-func write(fd int, b []byte) error {
+// write drops what the kernel does not take: it says so of an interface that is down, or gone, as of a cable that nobody
+// listens to.
+func write(fd int, b []byte) {
 	for {
 		_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-			continue
+		if errno != unix.EINTR {
+			return
 		}
-		return errno
 	}
 }
 
@@ -42,7 +40,7 @@ func (w *Wire) wait() {
 	}
 	var left time.Duration
 	if !w.ready {
-		left = w.spin.sleep(w.now(), at)
+		left = w.spin.sleep(w.now(), at, w.worked)
 	}
 	timeout := unix.NsecToTimespec(int64(left))
 	if left > 0 {
@@ -62,9 +60,9 @@ func (w *Wire) sleep(timeout *unix.Timespec) {
 	}
 }
 
-// spin says how long a wire may sleep before something is due. The rest it looks at the clock: a sleeping thread is woken
-// late by some tens of microseconds. It may spend a quarter of the time so, and no more: it has a processor in common
-// with the nodes.
+// spin says how long a wire may sleep before something is due. The rest of the time it looks at the clock: a sleeping thread
+// is woken late by some tens of microseconds. It may spend a quarter of the time so, and no more: it has its processor in
+// common with the nodes. The zero value is for a wire that begins.
 type spin struct {
 	credit time.Duration // that may still be spent
 	last   time.Duration // when it was counted
@@ -77,11 +75,12 @@ const (
 	mostSpent = 2 * time.Millisecond
 )
 
-// sleep gives how long to sleep; 0: look again at once.
-func (s *spin) sleep(now, due time.Duration) time.Duration {
+// sleep gives how long to sleep before something is due; 0: look again at once. worked says that the time since the last
+// call was not spent on looking alone.
+func (s *spin) sleep(now, due time.Duration, worked bool) time.Duration {
 	passed := now - s.last
 	s.last = now
-	if s.spun {
+	if s.spun && !worked {
 		s.credit -= passed
 	}
 	s.credit = min(s.credit+passed/share, mostSpent)

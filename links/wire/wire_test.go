@@ -1,0 +1,437 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pqlab/internal/hygiene"
+	"pqlab/internal/netns"
+	"pqlab/internal/rootless"
+	"pqlab/links/medium"
+	"pqlab/topology"
+)
+
+func TestMain(m *testing.M) {
+	if err := rootless.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests that need namespaces will be skipped:", err)
+	}
+	os.Exit(hygiene.Tidy(m.Run))
+}
+
+// spaces gives n namespaces that the test's end closes.
+func spaces(t testing.TB, n int) []*netns.Namespace {
+	t.Helper()
+	var unavailable *netns.UnavailableError
+	nss, err := netns.New(n)
+	if errors.As(err, &unavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, ns := range nss {
+			ns.Close()
+		}
+	})
+	return nss
+}
+
+// needTAP skips where this process may make no TAP interfaces.
+func needTAP(t testing.TB) {
+	t.Helper()
+	if err := Probe(); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lay makes a wire with a port in each of n namespaces, which have the addresses 10.0.0.1 and on, know each other, and send
+// nothing of their own. The test's end closes it.
+func lay(t testing.TB, m medium.Medium, n int) (*Wire, []*netns.Namespace) {
+	t.Helper()
+	needTAP(t)
+	nss := spaces(t, n)
+	w, err := New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	addresses := make([]net.HardwareAddr, n)
+	for i, ns := range nss {
+		if err := ns.Set(netns.Sysctl{Key: "net/ipv6/conf/default/disable_ipv6", Value: "1"}); err != nil {
+			t.Fatal(err)
+		}
+		if port, err := w.Attach(ns, "eth0"); err != nil || port != i {
+			t.Fatalf("port %d: %d, %v", i, port, err)
+		}
+		h, l := handle(t, ns)
+		if err := errors.Join(h.LinkSetTxQLen(l, 10000), h.LinkSetUp(l), h.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: host(i), Mask: net.CIDRMask(24, 32)}})); err != nil {
+			t.Fatal(err)
+		}
+		addresses[i] = l.Attrs().HardwareAddr
+	}
+	for i, ns := range nss {
+		h, l := handle(t, ns)
+		for j, mac := range addresses {
+			if i == j {
+				continue
+			}
+			if err := h.NeighAdd(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: host(j), HardwareAddr: mac}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return w, nss
+}
+
+func host(i int) net.IP { return net.IPv4(10, 0, 0, byte(i+1)) }
+
+func handle(t testing.TB, ns *netns.Namespace) (*netlink.Handle, netlink.Link) {
+	t.Helper()
+	h, err := ns.Netlink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := h.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, l
+}
+
+// link is a link of this shape in both directions.
+func link(s topology.Shape) *medium.Link {
+	return medium.NewLink([2]topology.Shape{s, s}, 1500, [2]uint64{1, 2})
+}
+
+// listen opens a port for datagrams in namespace i, with room for all.
+func listen(t testing.TB, nss []*netns.Namespace, i int) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	if err := nss[i].Do(func() error {
+		l := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+			return raw.Control(func(fd uintptr) {
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 256<<20) // or what it has
+			})
+		}}
+		p, err := l.ListenPacket(t.Context(), "udp", fmt.Sprintf("%v:7", host(i)))
+		if err == nil {
+			c = p.(*net.UDPConn)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func dial(t testing.TB, nss []*netns.Namespace, from, to int) *net.UDPConn {
+	t.Helper()
+	var c *net.UDPConn
+	if err := nss[from].Do(func() (err error) {
+		c, err = net.DialUDP("udp", nil, &net.UDPAddr{IP: host(to), Port: 7})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// until waits for a condition.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("waited 20 s in vain: ", what)
+		}
+	}
+}
+
+// Frames come as they were sent, to the port that the medium says.
+func TestPassesFrames(t *testing.T) {
+	w, nss := lay(t, &hub{ports: 4}, 4)
+	for from := range nss {
+		for to := range nss {
+			if from == to {
+				continue
+			}
+			sink, c := listen(t, nss, to), dial(t, nss, from, to)
+			for _, n := range []int{1, 100, 1472} {
+				sent := bytes.Repeat([]byte{byte(16*from + to)}, n)
+				if _, err := c.Write(sent); err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, 2000)
+				sink.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if m, _, err := sink.ReadFromUDP(got); err != nil || !bytes.Equal(got[:m], sent) {
+					t.Fatalf("%d to %d: %d of %d bytes, %v", from, to, m, n, err)
+				}
+			}
+			sink.Close()
+		}
+	}
+	if late, err := w.Lateness(3); err != nil || late.Packets != 0 {
+		t.Errorf("nothing was held back: %+v, %v", late, err)
+	}
+}
+
+// hub is a medium of that many ports that gives each packet to all others at once.
+type hub struct {
+	ports int
+	held  []medium.Packet
+}
+
+func (h *hub) Enter(now time.Duration, port int, p medium.Packet) {
+	p.From, p.Entered, p.Due = port, now, now
+	h.held = append(h.held, p)
+}
+
+func (h *hub) Next() (time.Duration, bool) { return 0, len(h.held) > 0 }
+
+func (h *hub) Leave(_ time.Duration, out func(int, medium.Packet)) {
+	for _, p := range h.held {
+		for port := range h.ports {
+			if port != p.From {
+				one := p
+				one.Data = bytes.Clone(p.Data)
+				out(port, one)
+			}
+		}
+	}
+	h.held = nil
+}
+
+func (h *hub) Whole(int) int { return 0 }
+
+// A transfer is whole, over media that keep its large segments, cut them, lose, double, swap and damage them.
+func TestTransfers(t *testing.T) {
+	for name, s := range map[string]topology.Shape{
+		"unshaped": {}, "delay": {Delay: 2 * time.Millisecond}, "pieces": {Rate: 2 * topology.Gbit, Delay: time.Millisecond}, "frames": {Rate: 100 * topology.Mbit},
+		"bad": {Delay: time.Millisecond, Loss: 0.005, Duplication: 0.05, Reordering: 0.01, Corruption: 0.005},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, nss := lay(t, link(s), 2)
+			var l net.Listener
+			var c net.Conn
+			if err := nss[1].Do(func() (err error) { l, err = net.Listen("tcp", "10.0.0.2:0"); return err }); err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if err := nss[0].Do(func() (err error) { c, err = net.Dial("tcp", l.Addr().String()); return err }); err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			sink, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sink.Close()
+			sent := make([]byte, 4<<20)
+			rand.NewChaCha8([32]byte{1}).Read(sent)
+			go func() {
+				c.Write(sent)
+				c.(*net.TCPConn).CloseWrite()
+			}()
+			sink.SetReadDeadline(time.Now().Add(60 * time.Second))
+			got, err := io.ReadAll(sink)
+			if err != nil || !bytes.Equal(got, sent) {
+				t.Fatalf("%d of %d bytes, the same: %v; %v", len(got), len(sent), bytes.Equal(got, sent), err)
+			}
+			var packets uint64
+			if err := w.Do(func(time.Duration) { packets = w.medium.(*medium.Link).Counters(0).Packets }); err != nil {
+				t.Fatal(err)
+			}
+			frames := uint64(len(sent) / 1448)
+			switch {
+			case (name == "unshaped" || name == "delay") && packets > frames/3:
+				t.Errorf("%d packets for %d frames: large segments were cut", packets, frames)
+			case name == "pieces" && (packets > frames || packets < frames/20):
+				t.Errorf("%d packets for %d frames", packets, frames)
+			case (name == "frames" || name == "bad") && packets < frames:
+				t.Errorf("%d packets for %d frames", packets, frames)
+			}
+		})
+	}
+}
+
+// Nothing comes early, however often a signal ends the wire's waiting.
+func TestSignals(t *testing.T) {
+	const delay = 20 * time.Millisecond
+	w, nss := lay(t, link(topology.Shape{Delay: delay}), 2)
+	var thread int
+	if err := w.Do(func(time.Duration) { thread = unix.Gettid() }); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				unix.Tgkill(unix.Getpid(), thread, unix.SIGURG) // as Go does to preempt
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	sink, c := listen(t, nss, 1), dial(t, nss, 0, 1)
+	for i := range 50 {
+		start := time.Now()
+		if _, err := c.Write([]byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+		var got [1]byte
+		sink.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := sink.Read(got[:]); err != nil || got[0] != byte(i) {
+			t.Fatal(got, err)
+		}
+		if took := time.Since(start); took < delay {
+			t.Errorf("datagram %d took %v", i, took)
+		}
+	}
+}
+
+// A wire on which nothing is sent does not run, not either when its interface has been taken away.
+func TestIdle(t *testing.T) {
+	w, nss := lay(t, link(topology.Shape{Delay: time.Millisecond}), 2)
+	rests := func(when string) {
+		t.Helper()
+		before := w.processor(t)
+		time.Sleep(500 * time.Millisecond) // is what is tried
+		if used := w.processor(t) - before; used > 25*time.Millisecond {
+			t.Errorf("%s it took %v of 500 ms", when, used)
+		}
+	}
+	sink, c := listen(t, nss, 1), dial(t, nss, 0, 1)
+	c.Write([]byte{1})
+	if _, err := sink.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	rests("idle")
+	h, l := handle(t, nss[0])
+	if err := h.LinkDel(l); err != nil {
+		t.Fatal(err)
+	}
+	rests("without an interface")
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Close leaves no thread, no descriptor and no interface, in the midst of traffic and at any time.
+func TestCloseLeavesNothing(t *testing.T) {
+	needTAP(t)
+	count := func(dir string) int {
+		all, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	nss := spaces(t, 2)
+	w, err := New(link(topology.Shape{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	descriptors := count("/proc/self/fd")
+	for i := range 20 {
+		w, err := New(link(topology.Shape{Delay: time.Duration(i) * 100 * time.Microsecond}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, ns := range nss {
+			if _, err := w.Attach(ns, "eth0"); err != nil {
+				t.Fatal(err)
+			}
+			h, l := handle(t, ns)
+			if err := errors.Join(h.LinkSetUp(l), h.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: host(i), Mask: net.CIDRMask(24, 32)}})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.Attach(nss[0], "eth0"); !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
+			t.Errorf("a name that is taken: %v", err)
+		}
+		c := dial(t, nss, 0, 1)
+		for range 100 {
+			c.Write(make([]byte, 100))
+		}
+		c.Close()
+		var thread int
+		if err := w.Do(func(time.Duration) { thread = unix.Gettid() }); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() { w.Close() })
+			wg.Go(func() {
+				for w.Do(func(time.Duration) {}) == nil {
+				}
+			})
+		}
+		wg.Wait()
+		if _, err := w.Attach(nss[0], "eth1"); !errors.Is(err, ErrClosed) {
+			t.Errorf("attached to a closed wire: %v", err)
+		}
+		if _, err := w.Lateness(0); !errors.Is(err, ErrClosed) {
+			t.Errorf("asked a closed wire: %v", err)
+		}
+		until(t, "the thread ends", func() bool {
+			_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", thread))
+			return errors.Is(err, os.ErrNotExist)
+		})
+		for _, ns := range nss {
+			h, err := ns.Netlink()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all, err := h.LinkList(); err != nil || len(all) != 1 {
+				t.Fatalf("left %v, %v", all, err)
+			}
+		}
+	}
+	if now := count("/proc/self/fd"); now > descriptors {
+		t.Errorf("%d descriptors before, %d after", descriptors, now)
+	}
+}
+
+// A wire that was late says so.
+func TestLateness(t *testing.T) {
+	w, nss := lay(t, link(topology.Shape{Delay: 200 * time.Millisecond}), 2)
+	sink, c := listen(t, nss, 1), dial(t, nss, 0, 1)
+	for range 3 {
+		c.Write([]byte{1})
+		until(t, "the packet is on its way", func() (on bool) {
+			w.Do(func(time.Duration) {
+				if _, on = w.medium.Next(); on {
+					time.Sleep(300 * time.Millisecond) // the thread is not run
+				}
+			})
+			return on
+		})
+		if _, err := sink.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late, err := w.Lateness(1)
+	if err != nil || late.Packets != 3 || late.P50 < 90*time.Millisecond || late.P99 < late.P50 || late.Max < late.P99 {
+		t.Errorf("%+v, %v", late, err)
+	}
+}
