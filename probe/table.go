@@ -80,9 +80,9 @@ func table() []trial {
 		name:    tun,
 		how:     "made a device with virtio headers and segmentation offload",
 		needs:   "CONFIG_TUN (module tun) and a /dev/net/tun that this user may open; as root: modprobe tun && chmod 0666 /dev/net/tun",
-		instead: "packet does the same",
-		use:     "inner port of the gateway dataplane",
-		without: "the gateway dataplane uses packet",
+		instead: "packet does the same for the gateway dataplane, and nothing for wires",
+		use:     "inner port of the gateway dataplane, and links that are wires",
+		without: "the gateway dataplane uses packet; no link is a wire",
 		rights:  true,
 		try:     tryPort(tun),
 	}, {
@@ -112,8 +112,9 @@ func table() []trial {
 		name:    netem,
 		how:     "put one on lo",
 		needs:   "CONFIG_NET_SCH_NETEM (module sch_netem)",
-		instead: "pqlab vm -- has it; --shaper=none runs labs without delay, jitter and loss",
+		instead: "the wire shaper does the same in user space, over tun; pqlab vm -- has it; --shaper=none runs labs without delay, jitter and loss",
 		use:     "delay, jitter, loss, duplication, reordering and corruption of links",
+		without: "links with a delay, jitter or losses are wires, in user space, and need tun",
 		try:     tryNetem,
 	}, {
 		name:    esp,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ func addLabFlags(c *cobra.Command) *labFlags {
 		shaper: choice{value: "auto", known: links.Names()},
 		port:   choice{value: "auto", known: []string{"auto", "tun", "packet"}},
 	}
-	c.Flags().Var(&f.shaper, "shaper", "what gives links their rate, delay and losses: auto, tbf, netem or none")
+	c.Flags().Var(&f.shaper, "shaper", "what gives links their rate, delay and losses: "+strings.Join(links.Names(), ", "))
 	c.Flags().Var(&f.port, "gateway-port", "how the user-space gateway meets the kernel: auto, tun or packet")
 	return f
 }
