@@ -233,7 +233,8 @@ func TestLostMessages(t *testing.T) {
 	}
 	for _, hard := range []bool{false, true} {
 		d.mu.Lock() // so that nobody hears the kernel
-		for sa := d.tunnels["t"].outbound[spi]; ; {
+		sa := d.tunnels["t"].outbound[spi]
+		for {
 			another()
 			if state, err := d.get(sa); err != nil || !hard && state.Bytes >= tightest(sa.soft).Bytes {
 				break
@@ -241,6 +242,9 @@ func TestLostMessages(t *testing.T) {
 		}
 		another() // which reaches the soft limit, or has the kernel ask for a key
 		d.lookAtAll()
+		if !sa.told || sa.gone() != hard {
+			t.Errorf("hard %t: told %t, gone %t", hard, sa.told, sa.gone())
+		}
 		d.mu.Unlock()
 		told.expect(ipsec.Expiry{Tunnel: "t", SPI: spi, Trigger: ipsec.ByBytes, Hard: hard})
 	}
