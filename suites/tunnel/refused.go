@@ -236,15 +236,14 @@ func refused(e testlab.Env) {
 			a.inject.ESP(a.outer, packets[len(packets)-1])
 			a.to.Expect([]byte(text))
 		}
-		Expect(a.state(ctx, "d2").In).To(And(HaveField("Seq", uint64(1<<32+2)), HaveField("Packets", uint64(6))))
+		Eventually(ctx, func() ipsec.Counters { return a.state(ctx, "d2").In }).Should(And(HaveField("Seq", uint64(1<<32+2)), HaveField("Packets", uint64(6))))
 		// The first of them, and one that is new, are now taken for numbers beyond 2^32, and so fail the check.
 		a.inject.ESP(a.outer, packets...)
 		a.inject.ESP(a.outer, forge(secrets.In, 3, inner("of the first 2^32")))
 		last := "the end"
 		a.inject.ESP(a.outer, forge(secrets.In, 1<<32+3, inner(last)))
 		a.to.Expect([]byte(last))
-		got, _ := a.drops(ctx, "d2")
-		Expect(got).To(Equal(ipsec.Drops{Replay: 5, Integrity: 2}))
+		Eventually(ctx, func() ipsec.Drops { return a.state(ctx, "d2").Drops }).Should(Equal(ipsec.Drops{Replay: 5, Integrity: 2}))
 	}, NodeTimeout(timeout), Label(testlab.Provokes))
 
 	for _, o := range []testlab.Carriage{testlab.Carriages()[0], testlab.Carriages()[3]} {
@@ -272,7 +271,7 @@ func refused(e testlab.Env) {
 			HaveField("Duplicated", uint64(0))))
 		Expect(got.Losses).To(HaveExactElements(And(HaveField("First", uint64(0)), HaveField("Last", uint64(beyond-1)))))
 		if a.kernel { // which takes them for packets 2^32 ahead, and finds that they are not
-			Expect(a.state(ctx, "d2").Drops).To(Equal(ipsec.Drops{Integrity: beyond}))
+			Eventually(ctx, func() ipsec.Drops { return a.state(ctx, "d2").Drops }).Should(Equal(ipsec.Drops{Integrity: beyond}))
 			return
 		}
 		a.refused(ctx, ipsec.Drops{Replay: beyond}, ipsec.Drops{})
