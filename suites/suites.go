@@ -8,6 +8,7 @@ import (
 	"pqlab/suites/handshake"
 	"pqlab/suites/hygiene"
 	"pqlab/suites/interop"
+	"pqlab/suites/links"
 	"pqlab/suites/rekey"
 	"pqlab/suites/testlab"
 	"pqlab/suites/tunnel"
@@ -29,6 +30,7 @@ func Claims() []Claim {
 		{"tunnel", "what a tunnel protects passes its links as ESP alone, and nothing false comes out of it", tunnel.Specs},
 		{"interop", "user-space and kernel ESP are two ends of one tunnel: each takes what the other sends, and refuses what it should", interop.Specs},
 		{"baseline", "a tunnel that strongSwan keys by classical IKEv2 passes the same checks, so that others can be compared with it", baseline.Specs},
+		{"links", "a link does to packets what its topology says, by whichever shaper, and something else as soon as that is asked for", links.Specs},
 		{"hygiene", "nothing is left of a lab, however it ended: taken down, failed on the way up, or killed at any moment", hygiene.Specs},
 	}
 }

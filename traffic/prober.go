@@ -6,9 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,8 +24,10 @@ import (
 type Prober struct {
 	from, to *net.UDPConn
 	size     int
-	came     chan struct{} // an arrival that Settle has not seen
-	over     chan struct{} // closed when nobody reads any more
+	inside   func(func() error) error // runs a function where the receiver is
+	refused  uint64                   // datagrams that found no room there before it began
+	came     chan struct{}            // an arrival that Settle has not seen
+	over     chan struct{}            // closed when nobody reads any more
 
 	mu      sync.Mutex
 	sent    []time.Time // by number
@@ -56,8 +62,13 @@ func NewProber(from, to func(func() error) error, at netip.AddrPort, size int) (
 	if size < leastProbe {
 		return nil, fmt.Errorf("a probe of %d bytes: it has at least %d", size, leastProbe)
 	}
-	p := &Prober{size: size, came: make(chan struct{}, 1), over: make(chan struct{})}
-	if err := to(func() (err error) { p.to, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); return err }); err != nil {
+	p := &Prober{size: size, inside: to, came: make(chan struct{}, 1), over: make(chan struct{})}
+	if err := to(func() (err error) {
+		if p.refused, err = full(); err == nil {
+			p.to, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		}
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	defer func() {
@@ -148,15 +159,20 @@ func (p *Prober) Settle(ctx context.Context, quiet time.Duration) (Fates, error)
 			return Fates{}, context.Cause(ctx)
 		}
 	}
+	// The socket counts what was corrupted, too, and its namespace other sockets, too.
 	var drops uint32
+	var refused uint64
 	err := control(p.to, func(fd int) (err error) { drops, err = socketDrops(fd); return err })
+	if err == nil && drops > 0 {
+		err = p.inside(func() (err error) { refused, err = full(); return err })
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err = errors.Join(p.err, err); err != nil {
 		return Fates{}, fmt.Errorf("probe: %w", err)
 	}
-	if drops > 0 {
-		return Fates{}, fmt.Errorf("probe: %w: %d datagrams came and found no room", ErrReceiver, drops)
+	if drops > 0 && refused > p.refused {
+		return Fates{}, fmt.Errorf("probe: %w: %d datagrams came and found no room", ErrReceiver, refused-p.refused)
 	}
 	return Fates{slices.Clone(p.sent), slices.Clone(p.arrived), p.damaged}, nil
 }
@@ -270,4 +286,41 @@ func (f Fates) Delays() []time.Duration {
 	}
 	slices.Sort(d)
 	return d
+}
+
+// full counts the datagrams for which UDP sockets of this thread's namespace had no room.
+func full() (n uint64, err error) {
+	v4, err := os.ReadFile("/proc/thread-self/net/snmp")
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for line := range strings.Lines(string(v4)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "Udp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		i := slices.Index(names, "RcvbufErrors")
+		if i < 0 || i >= len(fields) {
+			return 0, fmt.Errorf("/proc/net/snmp: RcvbufErrors: %w", errors.ErrUnsupported)
+		}
+		if n, err = strconv.ParseUint(fields[i], 10, 64); err != nil {
+			return 0, fmt.Errorf("/proc/net/snmp: %w", err)
+		}
+	}
+	v6, err := os.ReadFile("/proc/thread-self/net/snmp6")
+	if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+		return n, nil
+	}
+	for line := range strings.Lines(string(v6)) {
+		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "Udp6RcvbufErrors" {
+			more, err := strconv.ParseUint(fields[1], 10, 64)
+			return n + more, err
+		}
+	}
+	return n, err
 }

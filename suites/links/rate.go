@@ -1,0 +1,135 @@
+package links
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"pqlab/topology"
+	"pqlab/traffic"
+)
+
+const (
+	// A link counts frames: the IP packet and 14 bytes.
+	headers = 14 + 20 + 8
+	large   = 1400 // bytes of payload
+	frame   = large + headers
+)
+
+// rate is how much passes.
+func rate(s shaper) {
+	for _, r := range []topology.Rate{5 * topology.Mbit, 20 * topology.Mbit} {
+		It(fmt.Sprintf("passes %v in each direction by itself, and no more", r), func(ctx SpecContext) {
+			trials(3, func(seed uint64) string {
+				p := s.pair(ctx, topology.Shape{Rate: r}, seed)
+				there, back := p.from("a", large), p.from("b", large)
+				var both sync.WaitGroup
+				both.Go(func() {
+					defer GinkgoRecover()
+					back.offer(ctx, 3*r, 1500*time.Millisecond)
+				})
+				there.offer(ctx, 3*r, 1500*time.Millisecond)
+				both.Wait()
+				return held(there.fates(ctx), r) + held(back.fates(ctx), r)
+			})
+		}, NodeTimeout(timeout))
+	}
+}
+
+// offer sends large datagrams at a rate for some time.
+func (f flow) offer(ctx context.Context, r topology.Rate, d time.Duration) {
+	GinkgoHelper()
+	gap := time.Duration(frame * 8 / float64(r) * float64(time.Second))
+	f.send(ctx, int(d/gap), gap)
+}
+
+// held checks what came of more than the rate. Never may more than that pass, and one bucket or two frames. That it all
+// passes is seen in single windows, because a busy machine takes from most.
+func held(got traffic.Fates, r topology.Rate) (wrong string) {
+	GinkgoHelper()
+	late, repeated := got.Overtaken()
+	Expect([]int{late, repeated}).To(Equal([]int{0, 0}), "overtaken, repeated")
+	if seen, most := total(got.Arrived), 1.01+room(r)/bits(got.Arrived); seen > most*float64(r) {
+		Fail(fmt.Sprintf("%.0f bit/s pass at a rate of %v", seen, r))
+	}
+	seen := windows(got.Arrived)
+	if usual := seen[len(seen)/2]; usual > 1.1*float64(r) {
+		wrong = fmt.Sprintf("in most windows %.0f bit/s pass at a rate of %v; ", usual, r)
+	}
+	if best := seen[len(seen)-2]; best < 0.9*float64(r) {
+		wrong += fmt.Sprintf("in no two windows more than %.0f bit/s pass at a rate of %v; ", best, r)
+	}
+	if got.Missing() == 0 {
+		wrong += fmt.Sprintf("all passes at a rate of %v; ", r)
+	}
+	return wrong
+}
+
+// room is what passes at once when a link was idle, in bits: what the rate brings in 4 ms, but so many bytes at least.
+func room(r topology.Rate) float64 { return max(float64(r)*0.004, 8*4000) + 2*8*frame }
+
+func bits(arrived []traffic.Arrival) float64 { return float64(len(arrived)-1) * frame * 8 }
+
+// total is the rate at which frames came after the first of them.
+func total(arrived []traffic.Arrival) float64 {
+	return bits(arrived) / arrived[len(arrived)-1].At.Sub(arrived[0].At).Seconds()
+}
+
+// windows are the rates of runs of arrivals, ascending. The best has what a bucket had saved.
+func windows(arrived []traffic.Arrival) (seen []float64) {
+	GinkgoHelper()
+	const window = 50
+	for w := range slices.Chunk(arrived, window) {
+		if len(w) == window {
+			seen = append(seen, total(w))
+		}
+	}
+	Expect(len(seen)).To(BeNumerically(">", 1), "windows in %d arrivals", len(arrived))
+	slices.Sort(seen)
+	return seen
+}
+
+// queue is what a link holds.
+func queue(s shaper) {
+	It("loses none of many small packets to a long delay", func(ctx SpecContext) {
+		const r = 5 * topology.Mbit
+		const size = 100
+		trials(3, func(seed uint64) string {
+			// Some 2000 are on their way at once.
+			f := s.pair(ctx, topology.Shape{Rate: r, Delay: 600 * time.Millisecond}, seed).from("a", size)
+			gap := time.Duration((size + headers) * 8 / (0.8 * float64(r)) * float64(time.Second))
+			got := f.send(ctx, 5000, gap).fates(ctx)
+			if lost := got.Missing(); lost > 0 {
+				return fmt.Sprintf("%d of %d are lost", lost, len(got.Sent))
+			}
+			return ""
+		})
+	}, NodeTimeout(timeout))
+	It("lets TCP have the rate over a long delay", func(ctx SpecContext) {
+		const r = 20 * topology.Mbit
+		trials(3, func(seed uint64) string {
+			p := s.pair(ctx, topology.Shape{Rate: r, Delay: 60 * time.Millisecond}, seed, func(b *topology.Builder) { b.TCP("a", "b") })
+			result, err := p.Send(ctx, p.Plan.Traffic[0], 6*time.Second)
+			Expect(err).NotTo(HaveOccurred())
+			const payload = r * 1448 / 1514
+			// After TCP's start, which takes as many round trips as this is long.
+			const start = 20
+			Expect(len(result.Bins)).To(BeNumerically(">", 2*start))
+			var sum uint64
+			for _, b := range result.Bins[start:] {
+				sum += b.Bits
+			}
+			seen := float64(sum) / (float64(len(result.Bins)-start) / 10) / float64(payload)
+			AddReportEntry("share of the rate", fmt.Sprintf("%.3f", seen))
+			if seen < 0.75 {
+				return fmt.Sprintf("TCP has %.3f of what %v leave for payload", seen, r)
+			}
+			return ""
+		})
+	}, NodeTimeout(timeout))
+}
