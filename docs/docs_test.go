@@ -242,7 +242,7 @@ type help struct {
 }
 
 var (
-	listed = regexp.MustCompile(`(?m)^  ([a-z]+) +\S`)
+	listed = regexp.MustCompile(`(?m)^  ([a-z][a-z-]*) +\S`)
 	flag   = regexp.MustCompile(`(?m)^ +(?:(-\w), )?(--[a-z-]+)`)
 )
 

@@ -51,12 +51,12 @@ only where it is significant. All of it is computed from what was measured in th
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *quick {
 			for flag, value := range map[string]func(){
-				"rates":   func() { *rates = []string{"1Mbit/s", "1Gbit/s"} },
+				"rates":   func() { *rates = []string{"1Mbit/s", "10Mbit/s", "1Gbit/s"} },
 				"delays":  func() { *delays = []string{"1ms", "20ms"} },
 				"losses":  func() { *losses = []string{"0", "1%"} },
 				"suites":  func() { *suites = []string{"falcon512+kyber512", "dilithium2+kyber512"} },
 				"devices": func() { *devices = []string{thisMachine} },
-				"repeats": func() { *repeats = 8 },
+				"repeats": func() { *repeats = 12 },
 			} {
 				if !c.Flags().Changed(flag) {
 					value()

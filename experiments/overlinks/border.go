@@ -74,12 +74,13 @@ type Advice struct {
 
 // Verdicts of an Advice.
 const (
-	Holds       = "holds"                            // at each link
-	HoldsPartly = "holds where a difference is seen" // at some, and nowhere the contrary
-	Mixed       = "holds at some links, the contrary at others"
-	Contrary    = "does not hold" // the contrary is seen, and nowhere what it says
-	Undecided   = "no difference seen"
-	NotMeasured = "not measured"
+	Holds          = "holds"                            // at each link
+	HoldsPartly    = "holds where a difference is seen" // at some, and nowhere the contrary
+	Mixed          = "holds at some links, the contrary at others"
+	ContraryPartly = "the contrary where a difference is seen" // at some, and nowhere what it says
+	Contrary       = "does not hold: the contrary"             // at each link
+	Undecided      = "no difference seen"
+	NotMeasured    = "not measured"
 )
 
 // places are what the paper's words are taken to mean.
@@ -313,8 +314,10 @@ func (a Advice) verdict() string {
 		return HoldsPartly
 	case a.For > 0:
 		return Mixed
-	case a.Against > 0:
+	case a.Against == a.Links:
 		return Contrary
+	case a.Against > 0:
+		return ContraryPartly
 	}
 	return Undecided
 }

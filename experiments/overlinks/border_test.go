@@ -202,7 +202,7 @@ func TestVerdict(t *testing.T) {
 	t.Parallel()
 	for want, a := range map[string]Advice{
 		NotMeasured: {}, Holds: {Links: 2, For: 2}, HoldsPartly: {Links: 3, For: 1}, Mixed: {Links: 2, For: 1, Against: 1},
-		Contrary: {Links: 3, Against: 1}, Undecided: {Links: 1},
+		ContraryPartly: {Links: 3, Against: 1}, Contrary: {Links: 2, Against: 2}, Undecided: {Links: 1},
 	} {
 		if got := a.verdict(); got != want {
 			t.Errorf("%+v: %s, want %s", a, got, want)
