@@ -40,7 +40,7 @@ func (f Format) facts() format {
 	return format{36 * µs, map[int]int{20: 52, 40: 108, 80: 234, 160: 468}, 10, 2160, 1<<20 - 1}
 }
 
-// modulation is bits per subcarrier and stream, and the code's rate (Tables 19-27 and 21-29).
+// modulation is bits per subcarrier and stream, and the code's rate (19.5, 21.5).
 type modulation struct {
 	bits     int
 	num, den int
@@ -177,14 +177,14 @@ func mpduSize(frame int) int { return max(frame-ethernet, 0) + macHeader + llc +
 
 func subframeSize(mpdu int) int { return delimiter + (mpdu+3)&^3 }
 
-// Contention of AC_BE on a channel of 5 GHz.
+// Contention of AC_BE on a channel of 5 GHz, whose TXOP limit of 0 allows one PPDU (Table 9-155).
 const (
 	sifs = 16 * µs       // aSIFSTime (Tables 17-21, 19-25, 21-28)
 	slot = 9 * µs        // aSlotTime (same)
-	aifs = sifs + 3*slot // AIFSN 3 (Table 9-155; the AP's own is the same in practice: hostapd and most firmware keep 3)
+	aifs = sifs + 3*slot // AIFSN 3 (Table 9-155)
 
-	cwMin = 15   // aCWmin (same), Table 9-155
-	cwMax = 1023 // aCWmax
+	cwMin = 15   // aCWmin (same)
+	cwMax = 1023 // aCWmax (same)
 
 	// defaultTries is how often an MPDU is sent at most: that of Linux' iwlwifi (IWL_DEFAULT_TX_RETRY). The standard's
 	// dot11ShortRetryLimit (Annex C) resets the contention window.
