@@ -88,7 +88,9 @@ func without(names ...string) kernel {
 }
 
 // only shapes by one discipline.
-func only(d discipline) Shaper { return queueing{d.Name(), []discipline{d}, wired{without("TAP")}} }
+func only(d discipline) Shaper {
+	return queueing{d.Name(), []discipline{d}, wired{without("TAP"), nil}}
+}
 
 func TestMakeAndClose(t *testing.T) {
 	host, err := net.Interfaces()
@@ -278,6 +280,10 @@ func TestChoose(t *testing.T) {
 		{name: "no trace in netem", links: []topology.PlannedLink{traced}, want: "netem", kernel: without("TAP"), lacks: []LinkNeeds{
 			{"traced", traced.Scheduled(), []string{"netem knows chance alone"}, nil},
 		}},
+		{name: "no airtime in queues", links: []topology.PlannedLink{wireless}, want: "netem", kernel: without(), lacks: []LinkNeeds{
+			{"wireless", []string{"airtime of " + wireless.WiFi.String()}, []string{"the kernel's queues know no airtime"}, instead},
+		}},
+		{name: "airtime", links: []topology.PlannedLink{wireless}, kernel: without(), shaper: "auto"},
 		{name: "no TAP", links: []topology.PlannedLink{bare}, want: "wire", kernel: without("TAP"), lacks: []LinkNeeds{
 			{"bare", []string{"TAP interfaces"}, []string{noTAP}, nil},
 		}},
@@ -323,7 +329,7 @@ func TestMakeRefusesWhatTheShaperLacks(t *testing.T) {
 	nss := spaces(t, 2)
 	link := planned("a-b")
 	link.Delay = time.Millisecond
-	for _, s := range []Shaper{only(tbf{without()}), only(netem{without("netem")}), shapers(without("netem", "TAP"))[0], wired{without("TAP")}} {
+	for _, s := range []Shaper{only(tbf{without()}), only(netem{without("netem")}), shapers(without("netem", "TAP"), nil)[0], wired{without("TAP"), nil}} {
 		var unsupported *UnsupportedError
 		if _, err := Make(link, nss[0], nss[1], s); !errors.As(err, &unsupported) {
 			t.Errorf("%s: %v", s.Name(), err)

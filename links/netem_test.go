@@ -325,7 +325,7 @@ func TestSetIsAllOrNothing(t *testing.T) {
 	}
 	limited := topology.Shape{Rate: 10e6}
 	refusing := refusal{tbf: tbf{without()}}
-	made, _, _ := pairOf(t, shaped(limited), queueing{"refusing", []discipline{&refusing}, wired{without("TAP")}})
+	made, _, _ := pairOf(t, shaped(limited), queueing{"refusing", []discipline{&refusing}, wired{without("TAP"), nil}})
 	before, state := holding(t, made), made.State()
 	other := topology.Shape{Rate: 20e6}
 	set := func(a, b topology.Shape) error {

@@ -20,9 +20,9 @@ type Shaper interface {
 	connect(link topology.PlannedLink, a, b *netns.Namespace) (body, error)
 }
 
-// shapers lists what exists. A new shaper joins with a line.
-func shapers(k kernel) []Shaper {
-	tbf, netem, wired := tbf{k}, netem{k}, wired{k}
+// shapers lists what exists, for a lab with these links. A new shaper joins with a line.
+func shapers(k kernel, links []topology.PlannedLink) []Shaper {
+	tbf, netem, wired := tbf{k}, netem{k}, wired{k, newAir(links)}
 	return []Shaper{
 		auto{queueing{"auto", []discipline{tbf, netem}, wired}, wired},
 		queueing{tbf.Name(), []discipline{tbf}, wired}, queueing{netem.Name(), []discipline{netem}, wired}, wired, none{},
@@ -54,7 +54,7 @@ func (a auto) connect(link topology.PlannedLink, x, y *netns.Namespace) (body, e
 // Names lists what Choose accepts.
 func Names() []string {
 	var names []string
-	for _, s := range shapers(kernel{}) {
+	for _, s := range shapers(kernel{}, nil) {
 		names = append(names, s.Name())
 	}
 	return names
@@ -74,7 +74,7 @@ func choose(links []topology.PlannedLink, want string, k kernel) (Shaper, error)
 	if want == "" {
 		want = "auto"
 	}
-	all := shapers(k)
+	all := shapers(k, links)
 	i := slices.IndexFunc(all, func(s Shaper) bool { return s.Name() == want })
 	if i < 0 {
 		return nil, fmt.Errorf("%w %q: there are %s", ErrUnknownShaper, want, strings.Join(Names(), ", "))

@@ -12,16 +12,16 @@ import (
 	"pqlab/topology"
 )
 
-// wired makes links of TAP interfaces, between which this process passes packets on as a medium.Link has it: the whole
-// shape, whatever the kernel has.
-type wired struct{ kernel }
+// wired makes links of TAP interfaces, between which this process passes packets on as a model has it: the whole shape,
+// whatever the kernel has, and airtime.
+type wired struct {
+	kernel
+	air *air
+}
 
 func (wired) Name() string { return "wire" }
 
 func (w wired) Lacks(link topology.PlannedLink) *LinkNeeds {
-	if link.WiFi != nil {
-		return &LinkNeeds{Link: link.Name, Needs: needsOf(link), Missing: []string{"a wire knows no airtime"}}
-	}
 	err := w.tap()
 	if err == nil {
 		return nil
@@ -35,20 +35,31 @@ func (w wired) Lacks(link topology.PlannedLink) *LinkNeeds {
 
 // driven is a link whose packets this process passes on.
 type driven struct {
-	plan   topology.PlannedLink
-	medium *medium.Link
-	wire   *wire.Wire
-	ends   [2]end
+	plan  topology.PlannedLink
+	wire  *wire.Wire
+	model model
+	ends  [2]end
 }
 
-// backlog is how many packets an interface holds for the wire, in which time the wire must be run: 10 ms of a million a
-// second.
-const backlog = 10000
+// model is a medium, or the part of it that a link has.
+type model interface {
+	// port of a side of the link.
+	port(side int) int
+	// set changes the shapes, on the wire's thread. After an error nothing is changed.
+	set(at time.Duration, now, next [2]topology.Shape) error
+	counters(side int) medium.Counters
+	// release gives the wire up.
+	release() error
+}
 
 func (w wired) connect(link topology.PlannedLink, a, b *netns.Namespace) (_ body, err error) {
-	d := &driven{plan: link, medium: medium.NewLink(
-		[2]topology.Shape{link.Shape, link.Shape}, link.MTU, [2]uint64{directionSeed(link.Seed, 0), directionSeed(link.Seed, 1)})}
-	if d.wire, err = wire.New(d.medium); err != nil {
+	d := &driven{plan: link, ends: [2]end{{ns: a}, {ns: b}}}
+	if link.WiFi != nil {
+		d.wire, d.model, err = w.air.join(link)
+	} else {
+		d.wire, d.model, err = newLine(link)
+	}
+	if err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -56,44 +67,50 @@ func (w wired) connect(link topology.PlannedLink, a, b *netns.Namespace) (_ body
 			err = errors.Join(err, d.close())
 		}
 	}()
-	// The port of each end is its side.
-	for side, ns := range []*netns.Namespace{a, b} {
-		name := [2]topology.End{link.A, link.B}[side].Interface
-		if _, err := d.wire.Attach(ns, name); err != nil {
+	for side := range d.ends {
+		if err := d.attach(side); err != nil {
 			return nil, fmt.Errorf("%s: %w", endName(link, side), err)
-		}
-		d.ends[side].ns = ns
-		h, err := ns.Netlink()
-		if err != nil {
-			return nil, err
-		}
-		tap, err := h.LinkByName(name)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", endName(link, side), err)
-		}
-		d.ends[side].index = tap.Attrs().Index
-		if err := h.LinkSetMTU(tap, link.MTU); err != nil {
-			return nil, fmt.Errorf("%s: MTU %d: %w", endName(link, side), link.MTU, err)
-		}
-		if err := h.LinkSetTxQLen(tap, backlog); err != nil {
-			return nil, fmt.Errorf("%s: queue of %d: %w", endName(link, side), backlog, err)
-		}
-		if err := h.LinkSetUp(tap); err != nil {
-			return nil, fmt.Errorf("%s up: %w", endName(link, side), err)
 		}
 	}
 	return d, nil
 }
 
-func (d *driven) become(now, next [2]topology.Shape) error {
-	err := d.wire.Do(func(at time.Duration) {
-		for side, s := range next {
-			if !reflect.DeepEqual(s, now[side]) { // the other direction's random choices go on
-				d.medium.Set(at, side, s)
-			}
-		}
-	})
+// backlog is how many packets an interface holds for the wire, in which time the wire must be run: 10 ms of a million a
+// second.
+const backlog = 10000
+
+// attach makes the interface of a side.
+func (d *driven) attach(side int) error {
+	e := &d.ends[side]
+	name := [2]topology.End{d.plan.A, d.plan.B}[side].Interface
+	if err := d.wire.Attach(d.model.port(side), e.ns, name); err != nil {
+		return err
+	}
+	h, err := e.ns.Netlink()
 	if err != nil {
+		return err
+	}
+	tap, err := h.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	e.index = tap.Attrs().Index
+	if err := h.LinkSetMTU(tap, d.plan.MTU); err != nil {
+		return fmt.Errorf("MTU %d: %w", d.plan.MTU, err)
+	}
+	if err := h.LinkSetTxQLen(tap, backlog); err != nil {
+		return fmt.Errorf("queue of %d: %w", backlog, err)
+	}
+	if err := h.LinkSetUp(tap); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	return nil
+}
+
+func (d *driven) become(now, next [2]topology.Shape) error {
+	var errSet error
+	err := d.wire.Do(func(at time.Duration) { errSet = d.model.set(at, now, next) })
+	if err := errors.Join(err, errSet); err != nil {
 		return fmt.Errorf("link %s: %w", d.plan.Name, err)
 	}
 	return nil
@@ -107,11 +124,11 @@ func (d *driven) state() State {
 	// Of a wire that is closed nothing more is known.
 	_ = d.wire.Do(func(time.Duration) {
 		for side := range s.Wire {
-			s.Wire[side].Counters = d.medium.Counters(side)
+			s.Wire[side].Counters = d.model.counters(side)
 		}
 	})
 	for side := range s.Wire {
-		s.Wire[side].Lateness, _ = d.wire.Lateness(1 - side) // what one end sends the other gets
+		s.Wire[side].Lateness, _ = d.wire.Lateness(d.model.port(1 - side)) // what one end sends the other gets
 	}
 	return s
 }
@@ -129,4 +146,36 @@ func (d *driven) missed(side int) uint64 {
 	return tap.Attrs().Statistics.TxDropped
 }
 
-func (d *driven) close() error { return d.wire.Close() }
+func (d *driven) close() error {
+	return errors.Join(d.wire.Detach(d.model.port(0)), d.wire.Detach(d.model.port(1)), d.model.release())
+}
+
+// line is a wire of one link. The port of each end is its side.
+type line struct {
+	*medium.Link
+	wire *wire.Wire
+}
+
+func newLine(link topology.PlannedLink) (*wire.Wire, model, error) {
+	m := medium.NewLink([2]topology.Shape{link.Shape, link.Shape}, link.MTU, [2]uint64{directionSeed(link.Seed, 0), directionSeed(link.Seed, 1)})
+	w, err := wire.New(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	return w, line{m, w}, nil
+}
+
+func (l line) port(side int) int { return side }
+
+func (l line) set(at time.Duration, now, next [2]topology.Shape) error {
+	for side, s := range next {
+		if !reflect.DeepEqual(s, now[side]) { // the other direction's random choices go on
+			l.Link.Set(at, side, s)
+		}
+	}
+	return nil
+}
+
+func (l line) counters(side int) medium.Counters { return l.Link.Counters(side) }
+
+func (l line) release() error { return l.wire.Close() }

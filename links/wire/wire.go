@@ -32,8 +32,8 @@ type Wire struct {
 	closed bool
 
 	// The thread's own.
-	ports   []*port
-	poll    []unix.PollFd // the first is wake
+	ports   []*port       // by number; nil: it has no interface
+	poll    []unix.PollFd // the first is wake, then those of the ports
 	ready   bool          // of some port there may be more to read
 	worked  bool          // something was read or given out since the last wait
 	cutter  cutter
@@ -61,22 +61,55 @@ func New(m medium.Medium) (*Wire, error) {
 	return w, nil
 }
 
-// Attach makes a TAP interface in the namespace, down, and joins it to the medium's next port, whose number it returns. The
-// first gets 0. The interface is removed by Close.
-func (w *Wire) Attach(ns *netns.Namespace, name string) (int, error) {
+// Attach makes a TAP interface in the namespace, down, and joins it to a port of the medium that has none. Detach or Close
+// remove it.
+func (w *Wire) Attach(number int, ns *netns.Namespace, name string) error {
 	fd, err := openTAP(ns, name)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	number := 0
-	if err := w.Do(func(time.Duration) {
-		number = len(w.ports)
-		w.ports = append(w.ports, &port{fd: fd, late: newLateness()})
-		w.poll = append(w.poll, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
-	}); err != nil {
-		return 0, errors.Join(err, unix.Close(fd))
+	taken := false
+	err = w.Do(func(time.Duration) {
+		for len(w.ports) <= number {
+			w.ports = append(w.ports, nil)
+			w.poll = append(w.poll, unix.PollFd{Fd: -1})
+		}
+		if taken = w.ports[number] != nil; !taken {
+			w.ports[number] = &port{fd: fd, late: newLateness()}
+			w.poll[number+1] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+		}
+	})
+	if err == nil && taken {
+		err = fmt.Errorf("wire: port %d has an interface", number)
 	}
-	return number, nil
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	return nil
+}
+
+// Detach removes the interface of a port. What is on its way there is lost. A port without one, or of a closed wire, is no
+// error.
+func (w *Wire) Detach(number int) error {
+	var errClose error
+	err := w.Do(func(time.Duration) {
+		if p := w.port(number); p != nil {
+			errClose = unix.Close(p.fd)
+			w.ports[number], w.poll[number+1] = nil, unix.PollFd{Fd: -1}
+		}
+	})
+	if errors.Is(err, ErrClosed) {
+		return nil
+	}
+	return errors.Join(err, errClose)
+}
+
+// port is that of the number; nil if it has no interface.
+func (w *Wire) port(number int) *port {
+	if number < 0 || number >= len(w.ports) {
+		return nil
+	}
+	return w.ports[number]
 }
 
 // Do has f called on the wire's thread, between packets, and waits until it has returned. f may use the medium; now is
@@ -108,9 +141,13 @@ func (w *Wire) rouse() {
 	}
 }
 
-// Lateness is that of what left by the port since it was attached.
+// Lateness is that of what left by the port since its interface was attached; zero if it has none.
 func (w *Wire) Lateness(port int) (l Lateness, err error) {
-	err = w.Do(func(time.Duration) { l = w.ports[port].late.snapshot() })
+	err = w.Do(func(time.Duration) {
+		if p := w.port(port); p != nil {
+			l = p.late.snapshot()
+		}
+	})
 	return l, err
 }
 
@@ -140,6 +177,9 @@ func (w *Wire) run() {
 		}
 		w.ready, w.worked = false, false
 		for i, p := range w.ports {
+			if p == nil {
+				continue
+			}
 			if p.ready = p.ready || w.poll[i+1].Revents != 0; p.ready {
 				w.read(i, p)
 			}
@@ -153,7 +193,9 @@ func (w *Wire) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.ports {
-		unix.Close(p.fd)
+		if p != nil {
+			unix.Close(p.fd)
+		}
 	}
 	unix.Close(w.wake)
 	close(w.ended)
@@ -214,11 +256,10 @@ func (w *Wire) read(number int, p *port) {
 // deliver gives a packet to the kernel.
 func (w *Wire) deliver(to int, p medium.Packet) {
 	w.worked = true
-	if to >= 0 && to < len(w.ports) {
+	if port := w.port(to); port != nil {
 		if p.Flip > 0 {
 			flip(p.Data, p.Flip)
 		}
-		port := w.ports[to]
 		if p.Due > p.Entered {
 			port.late.add(w.now() - p.Due)
 		}

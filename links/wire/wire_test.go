@@ -75,8 +75,8 @@ func lay(t testing.TB, m medium.Medium, n int) (*Wire, []*netns.Namespace) {
 		if err := ns.Set(netns.Sysctl{Key: "net/ipv6/conf/default/disable_ipv6", Value: "1"}); err != nil {
 			t.Fatal(err)
 		}
-		if port, err := w.Attach(ns, "eth0"); err != nil || port != i {
-			t.Fatalf("port %d: %d, %v", i, port, err)
+		if err := w.Attach(i, ns, "eth0"); err != nil {
+			t.Fatal(err)
 		}
 		h, l := handle(t, ns)
 		if err := errors.Join(h.LinkSetTxQLen(l, 10000), h.LinkSetUp(l), h.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: host(i), Mask: net.CIDRMask(24, 32)}})); err != nil {
@@ -358,7 +358,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, ns := range nss {
-			if _, err := w.Attach(ns, "eth0"); err != nil {
+			if err := w.Attach(i, ns, "eth0"); err != nil {
 				t.Fatal(err)
 			}
 			h, l := handle(t, ns)
@@ -366,7 +366,13 @@ func TestCloseLeavesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := w.Attach(nss[0], "eth0"); !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
+		if err := w.Attach(5, nss[0], "eth1"); err != nil {
+			t.Error(err)
+		}
+		if err := w.Attach(5, nss[0], "eth2"); err == nil {
+			t.Error("attached twice to one port")
+		}
+		if err := w.Attach(6, nss[0], "eth0"); !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
 			t.Errorf("a name that is taken: %v", err)
 		}
 		c := dial(t, nss, 0, 1)
@@ -374,6 +380,23 @@ func TestCloseLeavesNothing(t *testing.T) {
 			c.Write(make([]byte, 100))
 		}
 		c.Close()
+		if i%2 == 0 {
+			for _, port := range []int{1, 1, 3, 99} {
+				if err := w.Detach(port); err != nil {
+					t.Errorf("port %d: %v", port, err)
+				}
+			}
+			h, err := nss[1].Netlink()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all, err := h.LinkList(); err != nil || len(all) != 1 {
+				t.Fatalf("detached, and left %v, %v", all, err)
+			}
+			if l, err := w.Lateness(1); err != nil || l != (Lateness{}) {
+				t.Error(l, err)
+			}
+		}
 		var thread int
 		if err := w.Do(func(time.Duration) { thread = unix.Gettid() }); err != nil {
 			t.Fatal(err)
@@ -387,8 +410,11 @@ func TestCloseLeavesNothing(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if _, err := w.Attach(nss[0], "eth1"); !errors.Is(err, ErrClosed) {
+		if err := w.Attach(7, nss[0], "eth3"); !errors.Is(err, ErrClosed) {
 			t.Errorf("attached to a closed wire: %v", err)
+		}
+		if err := w.Detach(0); err != nil {
+			t.Errorf("detached from a closed wire: %v", err)
 		}
 		if _, err := w.Lateness(0); !errors.Is(err, ErrClosed) {
 			t.Errorf("asked a closed wire: %v", err)
