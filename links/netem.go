@@ -5,6 +5,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"pqlab/links/medium"
 	"pqlab/topology"
 )
 
@@ -65,18 +66,13 @@ func (netem) queues(s topology.Shape, mtu int, seed uint64) []netlink.Qdisc {
 		},
 		&rawQdisc{
 			QdiscAttrs: netlink.QdiscAttrs{Handle: backlogHandle, Parent: emulatorHandle | 1},
-			kind:       "bfifo", options: fifoOptions(queueLimit(s, filter)),
+			kind:       "bfifo", options: fifoOptions(uint32(medium.Room(s, mtu))),
 		},
 	}
 }
 
 // vlanTag is what a frame may have above its header.
 const vlanTag = 4
-
-// queueLimit is in bytes: what tbf alone would hold, and what the rate brings in twice the delay.
-func queueLimit(s topology.Shape, filter *netlink.Tbf) uint32 {
-	return uint32(min(float64(filter.Limit)+2*s.Delay.Seconds()*float64(filter.Rate), math.MaxUint32))
-}
 
 // inFlight is the limit of netem in packets: what a link of that rate holds with its queue if its packets are small. A limit by the
 // size of large ones would make a delay cost small ones their rate.

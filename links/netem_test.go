@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/netns"
+	"pqlab/links/medium"
 	"pqlab/links/wire"
 	"pqlab/topology"
 )
@@ -227,15 +228,6 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
-// The queue holds 20 ms, a bucket of 4 ms, and the way there and back.
-func TestQueueLimit(t *testing.T) {
-	for delay, want := range map[time.Duration]uint32{0: 300000, 50 * time.Millisecond: 1550000, time.Hour: math.MaxUint32} {
-		if got := queueLimit(topology.Shape{Delay: delay}, bucket(100*topology.Mbit, 1500)); got != want {
-			t.Errorf("%v: %d bytes, want %d", delay, got, want)
-		}
-	}
-}
-
 // holding reads what the kernel says of both ends.
 func holding(t testing.TB, l *Link) (all [2]map[uint32][]byte) {
 	t.Helper()
@@ -300,7 +292,7 @@ func TestNetemKeepsNothing(t *testing.T) {
 				"correlation": {attrs[nl.TCA_NETEM_CORR], words(0, 0, 0)},
 				"limit":       {head[4:8], words(inFlight(want, newSpread(want)))},
 				"duplication": {head[16:20], words(share(want.Duplication))},
-				"queue":       {got[side][backlogHandle], words(queueLimit(want, bucket(want.Rate, 1500)))},
+				"queue":       {got[side][backlogHandle], words(uint32(medium.Room(want, 1500)))},
 			} {
 				if !bytes.Equal(pair[0], pair[1]) {
 					t.Errorf("%v: %s is %x, want %x", want, name, pair[0], pair[1])
