@@ -40,10 +40,12 @@ func Specs(e testlab.Env) {
 				copies(s)
 				rate(s)
 				queue(s)
+				schedule(s)
 				change(s)
 				program(s)
 			})
 		}
+		Context("in virtual time", Label("emu"), virtual)
 	})
 }
 

@@ -51,7 +51,7 @@ func loss(s shaper) {
 	}, NodeTimeout(timeout))
 	It("loses the same packets for the same seed, and others for another and in the other direction", func(ctx SpecContext) {
 		lost := func(node string, seed uint64) []bool {
-			s.need([]topology.PlannedLink{{Link: topology.Link{Shape: topology.Shape{Loss: 0.1}}}})
+			s.needShape(topology.Shape{Loss: 0.1})
 			// Nothing is drawn for what the nodes send until they are silent.
 			p := s.pair(ctx, topology.Shape{}, seed)
 			p.set("", "loss=10%")
