@@ -228,6 +228,18 @@ func TestMovement(t *testing.T) {
 	}
 }
 
+// Where a station is does not depend on whether it sends.
+func TestMovementInSilence(t *testing.T) {
+	t.Parallel()
+	m := mustNew(t, Config{Stations: []Station{{Profile: profile(t, "phone-ac-1x1-80"), Path: []Waypoint{{0, 2, 0}, {time.Second, 20, 0}}}}})
+	before := m.Snapshot().Stations[0]
+	m.Leave(500*time.Millisecond, nil)
+	after := m.Snapshot().Stations[0]
+	if before.Distance != 2 || after.Distance != 11 || after.Up.SNR >= before.Up.SNR {
+		t.Errorf("at %v m, %.1f dB; then at %v m, %.1f dB", before.Distance, before.Up.SNR, after.Distance, after.Up.SNR)
+	}
+}
+
 func TestPosition(t *testing.T) {
 	t.Parallel()
 	s := &station{Station: Station{Path: []Waypoint{{2 * time.Second, 10, 1}, {4 * time.Second, 20, 2}, {5 * time.Second, 0, 0}}}}

@@ -349,6 +349,33 @@ func TestOnePacket(t *testing.T) {
 	}
 }
 
+// Stations that find the channel busy draw backoffs, and so do not all send as soon as it is free.
+func TestBusyChannel(t *testing.T) {
+	t.Parallel()
+	s := Station{Profile: profile(t, "phone-ac-1x1-80"), MCS: ptr(0), Errors: ptr(0.0)}
+	g := newRig(t, Config{Seed: 1, Stations: []Station{s, s, s}})
+	const rounds = 1000
+	for range rounds {
+		// All have been silent for long enough that their last backoffs are over.
+		at := g.now + 20*time.Millisecond
+		g.enter(at, 0, 1500)
+		g.until(at + 300*µs) // it is being sent
+		g.enter(g.now, 2, 1500)
+		g.enter(g.now, 4, 1500)
+		g.drain()
+	}
+	collided := 0
+	for _, e := range g.sends {
+		if e.Collided {
+			collided++
+		}
+	}
+	// Two backoffs of 0 to 15 are the same once in 16 times, and again after a collision once in 32.
+	if pairs := collided / 2; pairs < rounds/16-35 || pairs > rounds/16+35 {
+		t.Errorf("%d collisions in %d rounds, want about %d", pairs, rounds, rounds/16)
+	}
+}
+
 // A full queue drops what comes last, by frames or by bytes.
 func TestQueueLimit(t *testing.T) {
 	t.Parallel()
@@ -358,16 +385,20 @@ func TestQueueLimit(t *testing.T) {
 	}{{Station{}, 1000}, {Station{Queue: 10}, 10}, {Station{QueueBytes: 5000}, 5}, {Station{Queue: 3, QueueBytes: 5000}, 3}} {
 		tt.station.Profile = profile(t, "phone-ac-1x1-80")
 		g := newRig(t, Config{Stations: []Station{tt.station}})
-		for range 1200 {
-			g.enter(0, 1, 1000)
-		}
-		g.leave(0)
-		if dropped := 1200 - tt.want; len(g.out) != dropped || g.m.Snapshot().Stations[0].Down.LostQueue != uint64(dropped) {
-			t.Errorf("%+v: %d of 1200 packets were dropped, want %d", tt.station, len(g.out), dropped)
-		}
-		g.drain()
-		if delivered := g.m.Counters(1).Fates[medium.Delivered]; delivered != uint64(tt.want) {
-			t.Errorf("%+v: %d packets were delivered, want %d", tt.station, delivered, tt.want)
+		for round := range 2 { // a queue that was emptied holds as much again
+			before := len(g.out)
+			for range 1200 {
+				g.enter(g.now, 1, 1000)
+			}
+			g.leave(g.now)
+			if dropped := 1200 - tt.want; len(g.out)-before != dropped {
+				t.Errorf("%+v: %d of 1200 packets were dropped, want %d", tt.station, len(g.out)-before, dropped)
+			}
+			g.drain()
+			d := g.m.Snapshot().Stations[0].Down
+			if times := uint64(round + 1); d.Delivered != times*uint64(tt.want) || d.LostQueue != times*uint64(1200-tt.want) {
+				t.Errorf("%+v: %d packets were delivered and %d dropped, want %d and %d, %d times", tt.station, d.Delivered, d.LostQueue, tt.want, 1200-tt.want, times)
+			}
 		}
 	}
 }
@@ -493,5 +524,37 @@ func TestImpossibleCells(t *testing.T) {
 	}
 	if err := m.SetInterferers(0, []Interferer{{Duty: 2}}); !errors.Is(err, ErrConfig) {
 		t.Error(err)
+	}
+}
+
+// Chances are even, and those of successive packets, attempts and exchanges have nothing to do with each other.
+func TestChances(t *testing.T) {
+	t.Parallel()
+	const bins, n = 16, 1 << 17
+	for name, at := range map[string]func(i uint64) (a, b float64){
+		"packets":   func(i uint64) (a, b float64) { f := &flow{seed: 1}; return f.chance(i, 0), f.chance(i+1, 0) },
+		"attempts":  func(i uint64) (a, b float64) { f := &flow{seed: 1}; return f.chance(i, 0), f.chance(i, 1) },
+		"exchanges": func(i uint64) (a, b float64) { f := &flow{seed: 1}; return f.chance(i, forAck), f.chance(i+1, forAck) },
+		"flows": func(i uint64) (a, b float64) {
+			return (&flow{seed: 1}).chance(i, 0), (&flow{seed: 1 ^ 3<<40}).chance(i, 0)
+		},
+		"seeds": func(i uint64) (a, b float64) { return (&flow{seed: 1}).chance(i, 0), (&flow{seed: 2}).chance(i, 0) },
+	} {
+		var seen [bins][bins]int
+		for i := range uint64(n) {
+			a, b := at(i)
+			seen[int(a*bins)][int(b*bins)]++
+		}
+		const expected = n / bins / bins
+		squares := 0.0
+		for _, row := range seen {
+			for _, k := range row {
+				squares += (float64(k) - expected) * (float64(k) - expected) / expected
+			}
+		}
+		// Chi squared of 255 degrees of freedom: 255 ± 22.6.
+		if squares > 255+6*22.6 || squares < 255-6*22.6 {
+			t.Errorf("of two successive %s chi squared is %.0f, want about 255", name, squares)
+		}
 	}
 }

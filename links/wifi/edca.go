@@ -102,7 +102,6 @@ func (m *Medium) finish() {
 		}
 		n.contend(done)
 	}
-	m.quiet(ended)
 }
 
 // contend draws the next backoff: all do after they have sent, whether they have more or not (10.23.2.2).
