@@ -199,3 +199,35 @@ func TestOutages(t *testing.T) {
 		}
 	}
 }
+
+// An outage's times count from when the shape began to hold.
+func TestOutageAfterSet(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	l := newTest(topology.Shape{})
+	l.Set(50*ms, 0, topology.Shape{Outages: []topology.Outage{{Start: 10 * ms, Length: 5 * ms}}})
+	for i := 50; i < 100; i++ {
+		l.Enter(time.Duration(i)*ms, 0, Packet{Size: 100, Frames: 1})
+		l.Leave(time.Duration(i)*ms, func(_ int, p Packet) {
+			if out := i >= 60 && i < 65; out != p.Fate.Lost() {
+				t.Errorf("at %d ms it is %v", i, p.Fate)
+			}
+		})
+	}
+}
+
+// The first packet fares as any other.
+func TestFirstPacket(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	lost := 0
+	for seed := range uint64(n) {
+		c := newChance(topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.1, R: 0.3}}, seed)
+		if first, _, _ := c.next(100); first.lost.Lost() {
+			lost++
+		}
+	}
+	if !within(lost, n, 0.25) {
+		t.Errorf("%d of %d lost", lost, n)
+	}
+}

@@ -143,10 +143,57 @@ func TestCoDelLetsBurstsPass(t *testing.T) {
 			t.Fatalf("packet %d is %v", p.Number, p.Fate)
 		}
 	}
-	s.Rate = 100_000 // a packet of 1500 bytes takes 120 ms
-	for _, p := range drive(t, newTest(s), evenly(100, 121*time.Millisecond, 1500)) {
+	s.Rate = 100_000 // a packet of 1500 bytes takes 120 ms: each waits half of that, alone
+	sends = evenly(100, 120*time.Millisecond, 1500)
+	for i := range sends[1:] {
+		sends[i+1].at -= 60 * time.Millisecond
+	}
+	for _, p := range drive(t, newTest(s), sends) {
 		if p.Fate.Lost() {
 			t.Fatalf("alone, packet %d is %v", p.Number, p.Fate)
+		}
+	}
+}
+
+// Soon after the last time CoDel goes on with the rate of drops that it had then; later it begins anew.
+func TestCoDelRemembers(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	for _, tt := range []struct {
+		pause time.Duration
+		soon  bool
+	}{{1500 * ms, true}, {6 * time.Second, false}} {
+		s := topology.Shape{Rate: 10 * topology.Mbit, Queue: topology.Queue{Kind: topology.CoDel, Bytes: 1 << 30}} // 1 ms for a packet
+		sends := evenly(2400, 800*time.Microsecond, 1250)
+		again := sends[len(sends)-1].at + tt.pause // by then the queue is empty
+		for i := range 4000 {
+			sends = append(sends, send{again + time.Duration(i)*500*time.Microsecond, 0, 1250})
+		}
+		var drops []time.Duration
+		for _, p := range drive(t, newTest(s), sends) {
+			if p.Fate == LostQueue && p.Due > again {
+				drops = append(drops, p.Due)
+			}
+		}
+		if len(drops) < 5 {
+			t.Fatalf("%d drops", len(drops))
+		}
+		if gap := drops[1] - drops[0]; tt.soon != (gap < 60*ms) {
+			t.Errorf("after %v drops begin %v apart", tt.pause, gap)
+		}
+	}
+}
+
+// What leaves at a time makes room for what comes at that time.
+func TestRoomIsFreeAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, delay := range []time.Duration{0, 5 * time.Millisecond} {
+		s := topology.Shape{Rate: 8 * topology.Mbit, Delay: delay, Queue: topology.Queue{Bytes: 2000}}
+		sends := append(evenly(1, 0, 1000), evenly(1000, time.Millisecond, 1000)...) // which take 1 ms each
+		for _, p := range drive(t, newTest(s), sends) {
+			if p.Fate.Lost() {
+				t.Fatalf("delay %v: packet %d is %v", delay, p.Number, p.Fate)
+			}
 		}
 	}
 }
