@@ -18,7 +18,7 @@ func newExperiment() *cobra.Command {
 		Long: "An experiment measures a claim of the papers in labs of its own. Every number that it prints was measured in that run.",
 	}
 	group(c)
-	c.AddCommand(newExperimentOverLinks())
+	c.AddCommand(newExperimentOverLinks(), newExperimentNorthSouth())
 	return c
 }
 

@@ -35,6 +35,33 @@ func TestExperimentOverLinks(t *testing.T) {
 	}
 }
 
+// The built-in lab goes through the air, and is told beside the paper.
+func TestExperimentNorthSouth(t *testing.T) {
+	needLabs(t)
+	clean(t)
+	dir := filepath.Join(t.TempDir(), "out")
+	r := pqlab(t, "experiment", "north-south", "--json", "--mcs", "1", "--ampdu=", "--distances=", "--stations=", "--mtus=", "--repeats", "1", "--duration", "300ms",
+		"--dataplane", "gateway", "--report", dir)
+	if r.code == exitUnsupported {
+		t.Skip(r.err)
+	}
+	if r.code != exitOK || r.err != "" {
+		t.Fatalf("exit status %d: %s", r.code, r.err)
+	}
+	if missing := lacks(parse[any](t, r.out),
+		"experiment", "dataplane", "shaper", "seed", "warnings", "paper_bits_per_second", "paper_text_bits_per_second", "radio", "duration_s", "nearest",
+		"measured[].name", "measured[].parameter", "measured[].median_bits_per_second", "measured[].model_not_measured_bits_per_second", "measured[].runs[].seed",
+		"measured[].runs[].stations_bits_per_second[]", "measured[].runs[].late_p99_us", "measured[].runs[].idle", "sensitivities[].text",
+	); missing != nil {
+		t.Errorf("no %v in %s", missing, r.out)
+	}
+	for _, f := range []string{"result.json", "index.html", "throughput.svg"} {
+		if info, err := os.Stat(filepath.Join(dir, f)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
 func TestExperimentUsage(t *testing.T) {
 	t.Parallel()
 	foreign := t.TempDir()
@@ -58,6 +85,17 @@ func TestExperimentUsage(t *testing.T) {
 		{"exchange-over-links --identity none", "pinned"},
 		{"exchange-over-links --report " + foreign, foreign},
 		{"exchange-over-links more", "more"},
+		{"north-south --mcs x", "--mcs x"},
+		{"north-south --mcs 11", "MCS"},
+		{"north-south --ampdu 65", "64"},
+		{"north-south --distances -3", "distance"},
+		{"north-south --distances NaN", "distance"},
+		{"north-south --stations 0", "--stations"},
+		{"north-south --mtus 600", "MTU"},
+		{"north-south --repeats 0", "--repeats"},
+		{"north-south --duration 1ms", "--duration"},
+		{"north-south --shaper none", "--shaper"},
+		{"north-south --report " + foreign, foreign},
 		{"north", "unknown command"},
 	} {
 		t.Run(tc[0], func(t *testing.T) {
@@ -74,6 +112,9 @@ func TestExperimentUsage(t *testing.T) {
 func TestExperimentUnsupported(t *testing.T) {
 	needLabs(t)
 	clean(t)
+	if r := pqlab(t, "experiment", "north-south", "--shaper", "netem", "--quick"); r.code != exitUnsupported || !strings.Contains(r.err, "airtime") || r.out != "" {
+		t.Errorf("exit status %d, %s%s", r.code, r.out, r.err)
+	}
 	r := pqlab(t, "experiment", "exchange-over-links", "--shaper", "tbf", "--rates", "1Mbit/s", "--delays", "1ms", "--losses", "0", "--devices", "none", "--repeats", "1")
 	if r.code != exitUnsupported || !strings.Contains(r.err, "delay 1ms") || !strings.Contains(r.err, "--shaper") || r.out != "" {
 		t.Errorf("exit status %d, %s%s", r.code, r.out, r.err)
