@@ -56,6 +56,9 @@ type Lab struct {
 	Started  time.Time
 	Warnings []string // what the machine could not do and the plan could do without, such as CPU caps
 
+	Verified   []Measured    // each direction of each shaped link, if the plan wants that verified
+	VerifyTime time.Duration // that it took
+
 	nodes   map[string]*Node
 	links   map[string]*links.Link
 	tunnels map[string]*Tunnel
@@ -130,6 +133,13 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	agents.SetLimit(runtime.NumCPU())
 	wiring := make(chan error, 1)
 	go func() { wiring <- l.wire(ctx) }()
+	if plan.Verify { // undisturbed by processes that start
+		err := <-wiring
+		if err != nil {
+			return nil, err
+		}
+		wiring <- nil
+	}
 	for _, n := range l.Plan.Nodes {
 		if n.Services {
 			agents.Go(func() error { return l.nodes[n.Name].startAgent(actx, l) })
@@ -235,6 +245,11 @@ func (l *Lab) wire(ctx context.Context) error {
 		}
 		if s := link.State(); s.Shapes[0].Random() && !s.Seeded {
 			l.warn(fmt.Sprintf("link %s: this kernel's %s takes no seed (Linux 6.6 does); its random choices differ from run to run", p.Name, s.Shaper))
+		}
+	}
+	if l.Plan.Verify { // while the nodes send nothing
+		if err := l.verify(ctx); err != nil {
+			return err
 		}
 	}
 	g := errgroup.Group{}

@@ -24,3 +24,27 @@ func atMost(k, n int, p float64) (sum float64) {
 	}
 	return sum
 }
+
+// Interval is that of the probabilities with which k of n is Likely: the exact confidence interval of a share (Clopper and
+// Pearson 1934) that misses it no more often than that.
+func Interval(k, n int, miss float64) (low, high float64) {
+	if n == 0 {
+		return 0, 1
+	}
+	seen := float64(k) / float64(n)
+	edge := func(outside float64) float64 {
+		if Likely(k, n, outside, miss) {
+			return outside
+		}
+		inside := seen
+		for range 40 {
+			if middle := (inside + outside) / 2; Likely(k, n, middle, miss) {
+				inside = middle
+			} else {
+				outside = middle
+			}
+		}
+		return inside
+	}
+	return edge(0), edge(1)
+}

@@ -1,0 +1,134 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"pqlab/topology"
+)
+
+// Measured is how one direction of a link did with the packets that were sent to measure it.
+type Measured struct {
+	Link, From, To string
+	Shaper         string
+	Wanted         topology.Shape
+	Delay          *MeasuredDelay // nil: not measured, as the next ones
+	Loss           *MeasuredShare // with what a receiver throws away because it was corrupted
+	Duplication    *MeasuredShare
+	Rate           *MeasuredRate
+	Unmeasured     []string // what is asked of the link and was not measured, and why
+	Tries          int      // how often it was measured until it was within tolerance, if it was
+}
+
+// MeasuredDelay has the quartiles of a delay: the first, the median and the third.
+type MeasuredDelay struct {
+	Packets   int
+	Wanted    [3]time.Duration
+	Sending   time.Duration // that a packet may take more than Wanted, because it is sent at the link's rate
+	Seen      [3]time.Duration
+	Low, High [3]time.Duration // bounds of the confidence intervals of Seen
+	Least     time.Duration
+	P99, Most time.Duration
+}
+
+// MeasuredShare is how many of the packets something happened to, with its exact confidence interval.
+type MeasuredShare struct {
+	Packets, Count          int
+	Wanted, Seen, Low, High float64
+}
+
+// MeasuredRate is in bit/s of Ethernet frames, of a link that more was sent over than it passes.
+type MeasuredRate struct {
+	Wanted, Seen float64
+	Low, High    float64 // what Seen may be for the jitter of the delay
+	Time         time.Duration
+}
+
+// OutOfTolerance is one thing that a direction of a link does otherwise than it was asked to.
+type OutOfTolerance struct {
+	Link, From, To       string
+	What                 string // "rate", "median delay", …
+	Wanted, Seen, Within string // with units; Within: the interval that the truth is in, "" if Seen is exact
+	Tolerance            string // "" if there is none for it
+	Shaper               string
+}
+
+// ToleranceError says which links are out of tolerance. Of the lab nothing is left.
+type ToleranceError struct {
+	Off []OutOfTolerance
+}
+
+// Error has a line for each.
+func (e *ToleranceError) Error() string {
+	lines := make([]string, len(e.Off))
+	for i, o := range e.Off {
+		text := fmt.Sprintf("link %s, from %s to %s: %s: wanted %s, measured %s", o.Link, o.From, o.To, o.What, o.Wanted, o.Seen)
+		if o.Within != "" {
+			text += " (" + o.Within + ")"
+		}
+		if o.Tolerance != "" {
+			text += ", tolerance " + o.Tolerance
+		}
+		lines[i] = text
+	}
+	return strings.Join(lines, "\n") + "\na wider tolerance, another --shaper or a machine with less to do would pass; without verify: true nothing is measured"
+}
+
+// tries is how often a link is measured that is out of tolerance: a busy machine makes packets late now and then, and
+// chance fools now and then, and neither does so each time.
+const tries = 3
+
+// verify measures each shaped link. One that is out of tolerance makes it a *ToleranceError.
+func (l *Lab) verify(ctx context.Context) error {
+	began := time.Now()
+	measured := make([][]Measured, len(l.Plan.Links))
+	off := make([][]OutOfTolerance, len(l.Plan.Links))
+	g, ctx := errgroup.WithContext(ctx)
+	// Sending and receiving takes a processor each.
+	g.SetLimit(max(1, runtime.NumCPU()/2))
+	for i, p := range l.Plan.Links {
+		if p.Shape.String() == (topology.Shape{}).String() && p.WiFi == nil {
+			continue
+		}
+		g.Go(func() (err error) {
+			measured[i], off[i], err = l.verifyLink(ctx, p)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	l.Verified, l.VerifyTime = slices.Concat(measured...), time.Since(began)
+	for _, m := range l.Verified {
+		for _, u := range m.Unmeasured {
+			l.warn(fmt.Sprintf("link %s, from %s: not verified: %s", m.Link, m.From, u))
+		}
+	}
+	if all := slices.Concat(off...); len(all) > 0 {
+		return &ToleranceError{all}
+	}
+	return nil
+}
+
+// verifyLink measures a link until it is within tolerance, tries times at most.
+func (l *Lab) verifyLink(ctx context.Context, p topology.PlannedLink) (m []Measured, off []OutOfTolerance, err error) {
+	for try := 1; ; try++ {
+		if m, err = l.Measure(ctx, p, l.Plan.Tolerance, Effort{}); err != nil {
+			return nil, nil, err
+		}
+		off = nil
+		for i := range m {
+			m[i].Tries = try
+			off = append(off, m[i].judge(l.Plan.Tolerance)...)
+		}
+		if off == nil || try == tries {
+			return m, off, nil
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package lab
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"pqlab/links/medium"
+	"pqlab/topology"
+	"pqlab/traffic"
+)
+
+// judge says what is out of tolerance: what would be so for all values that the truth may have.
+func (m Measured) judge(t topology.Tolerance) (off []OutOfTolerance) {
+	add := func(what, wanted, seen, within, tolerance string) {
+		off = append(off, OutOfTolerance{
+			Link: m.Link, From: m.From, To: m.To, Shaper: m.Shaper, What: what, Wanted: wanted, Seen: seen, Within: within, Tolerance: tolerance,
+		})
+	}
+	confidence := percent(t.Confidence)
+	if d := m.Delay; d != nil {
+		between := func(q int) string {
+			return fmt.Sprintf("%v to %v with %s", micros(d.Low[q]), micros(d.High[q]), confidence)
+		}
+		const first, median, third = 0, 1, 2
+		if d.High[median] < d.Wanted[median] || d.Low[median] > d.Wanted[median]+d.Sending+t.Delay {
+			add("median delay", micros(d.Wanted[median]).String(), micros(d.Seen[median]).String(), between(median), t.Delay.String())
+		}
+		shift := d.Seen[median] - d.Wanted[median]
+		for _, q := range []int{first, third} {
+			if wanted := d.Wanted[q] + shift; d.High[q] < wanted-t.Jitter || d.Low[q] > wanted+t.Jitter {
+				what := map[int]string{first: "first quartile of the delay, about the median", third: "third quartile of the delay, about the median"}[q]
+				add(what, micros(d.Wanted[q]-d.Wanted[median]).String(), micros(d.Seen[q]-d.Seen[median]).String(),
+					fmt.Sprintf("%v to %v with %s", micros(d.Low[q]-d.Seen[median]), micros(d.High[q]-d.Seen[median]), confidence), t.Jitter.String())
+			}
+		}
+	}
+	for i, s := range []*MeasuredShare{m.Loss, m.Duplication} {
+		if s != nil && (s.Wanted < s.Low || s.Wanted > s.High) {
+			add([]string{"loss", "duplication"}[i], percent(s.Wanted), fmt.Sprintf("%s, %d of %d packets", percent(s.Seen), s.Count, s.Packets),
+				fmt.Sprintf("%s to %s with %s", percent(s.Low), percent(s.High), confidence), "")
+		}
+	}
+	if r := m.Rate; r != nil && (r.High < r.Wanted*(1-t.Rate) || r.Low > r.Wanted*(1+t.Rate)) {
+		within := ""
+		if r.High > r.Low {
+			within = bitRate(r.Low) + " to " + bitRate(r.High)
+		}
+		add("rate", bitRate(r.Wanted), bitRate(r.Seen), within, percent(t.Rate))
+	}
+	return off
+}
+
+func micros(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
+func percent(share float64) string         { return strconv.FormatFloat(share*100, 'g', 6, 64) + "%" }
+func bitRate(bits float64) string          { return fmt.Sprintf("%.4gMbit/s", bits/1e6) }
+
+// share is what k of n packets say of a share, which may come in bursts: inflation is how many times more that makes the
+// count vary, and so how many times fewer packets they are worth.
+func share(wanted float64, k, n int, inflation, confidence float64) *MeasuredShare {
+	s := &MeasuredShare{Packets: n, Count: k, Wanted: wanted}
+	if n > 0 {
+		s.Seen = float64(k) / float64(n)
+	}
+	worth := int(float64(n) / inflation)
+	s.Low, s.High = traffic.Interval(int(math.Round(s.Seen*float64(worth))), worth, 1-confidence)
+	if k == 0 { // rounded
+		s.Low = 0
+	}
+	return s
+}
+
+// tells says whether so many packets can tell the share from none.
+func (s *MeasuredShare) tells(inflation, confidence float64) bool {
+	return s.Wanted == 0 || !traffic.Likely(0, int(float64(s.Packets)/inflation), s.Wanted, 1-confidence)
+}
+
+// lossOf is the share of frames of that size that a shape makes their receiver miss, and by how much its bursts inflate the
+// variance of their number.
+func lossOf(s topology.Shape, frame int) (missing, inflation float64) {
+	inflation = 1
+	if g := s.Chain(); g != (topology.GilbertElliott{}) {
+		bad := g.P / (g.P + g.R)
+		missing = bad*g.Bad + (1-bad)*g.Good
+		// The states of a Markov chain of two are correlated by 1-P-R a step.
+		if keeps := 1 - g.P - g.R; keeps > 0 && missing > 0 && missing < 1 {
+			of := bad * (1 - bad) * (g.Bad - g.Good) * (g.Bad - g.Good) / (missing * (1 - missing)) // of the variance that the chain makes
+			inflation = 1 + of*2*keeps/(1-keeps)
+		}
+	}
+	// Of a packet that is both lost and duplicated one comes; a bit of the sender's hardware address nobody misses, and one
+	// bit of the receiver's makes it that of a group.
+	seen := 1 - (6+1.0/8)/float64(frame)
+	return 1 - (1-missing*(1-s.Duplication))*(1-s.Corruption*seen), inflation
+}
+
+// duplicationOf is the share of frames of that size that come twice: neither may be lost.
+func duplicationOf(s topology.Shape, frame int) float64 {
+	alone := s
+	alone.Duplication = 0
+	missing, _ := lossOf(alone, frame)
+	return s.Duplication * (1 - missing) * (1 - missing)
+}
+
+// rateOf is the rate at which frames of that size came while more were sent than pass, or why they do not tell it.
+func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, why string) {
+	// What was idle passes some at once: a token bucket's 4 ms, but 4000 bytes and a frame at least.
+	first := int(max(float64(w.Rate)/8*0.004, 4000)/float64(frame)) + 2
+	const least = 20
+	if len(got.Arrived) < first+least {
+		return nil, fmt.Sprintf("only %d frames of %d came, too few", len(got.Arrived), len(got.Sent))
+	}
+	arrived := got.Arrived[first:]
+	last := len(arrived) - 1
+	r := &MeasuredRate{Wanted: float64(w.Rate), Time: arrived[last].At.Sub(arrived[0].At)}
+	// Corrupted frames take their part of the rate and do not come.
+	noCorruption := w
+	noCorruption.Corruption = 0
+	all, _ := lossOf(w, frame)
+	chance, _ := lossOf(noCorruption, frame)
+	bits := float64(last) * float64(frame) * 8 * (1 - chance) / (1 - all)
+	seconds := r.Time.Seconds()
+	if seconds <= 0 {
+		return nil, "all came at once"
+	}
+	spread := math.Sqrt2 * 2 * w.Jitter.Seconds()
+	r.Seen, r.Low, r.High = bits/seconds, bits/(seconds+spread), math.Inf(1)
+	if spread < seconds {
+		r.High = bits / (seconds - spread)
+	}
+	if spread > seconds/4 {
+		return nil, fmt.Sprintf("a jitter of %v hides it", w.Jitter)
+	}
+	// Frames have waited, or were dropped, or the sender was what was slow.
+	offered := float64(len(got.Sent)-1) * float64(frame) * 8 / got.Sent[len(got.Sent)-1].Sub(got.Sent[0]).Seconds() * (1 - chance)
+	waited := make([]time.Duration, 0, len(arrived))
+	for _, a := range arrived {
+		waited = append(waited, a.Delay-w.Delay)
+	}
+	slices.Sort(waited)
+	const short = 2 * time.Millisecond
+	if r.Seen < r.Wanted && offered < 1.05*r.Seen && waited[len(waited)/2] < short+2*w.Jitter {
+		if offered < 0.98*r.Wanted {
+			return nil, fmt.Sprintf("the sender made %s", bitRate(offered))
+		}
+	}
+	return r, ""
+}
+
+// quartilesOf are those of the delay of packets that are sent gap apart, without what their rate adds.
+func quartilesOf(s topology.Shape, gap time.Duration) (q [3]time.Duration) {
+	if s.Jitter == 0 && s.Reordering == 0 {
+		return [3]time.Duration{s.Delay, s.Delay, s.Delay}
+	}
+	varies := topology.Shape{
+		Delay: s.Delay, Jitter: s.Jitter, Distribution: s.Distribution, Table: s.Table, Unordered: s.Unordered, Reordering: s.Reordering,
+	}
+	// What a model of the link does to very many, whose order it may have to keep.
+	const packets = 20000
+	m := medium.NewLink([2]topology.Shape{varies, varies}, 1500, [2]uint64{1, 2})
+	delays := make([]time.Duration, 0, packets)
+	leave := func(now time.Duration) {
+		m.Leave(now, func(_ int, p medium.Packet) { delays = append(delays, p.Due-p.Entered) })
+	}
+	for i := range packets {
+		now := time.Duration(i) * gap
+		for at, ok := m.Next(); ok && at <= now; at, ok = m.Next() {
+			leave(at)
+		}
+		m.Enter(now, 0, medium.Packet{Size: probeFrame, Frames: 1})
+	}
+	for at, ok := m.Next(); ok; at, ok = m.Next() {
+		leave(at)
+	}
+	q, _, _ = quartiles(delays, 0)
+	return q
+}
+
+// quartiles sorts the values. Between low and high the truth is with a confidence that z standard deviations have, whatever
+// the distribution: which of the sorted values is above a quantile is a matter of a binomial distribution.
+func quartiles(values []time.Duration, z float64) (q, low, high [3]time.Duration) {
+	n := float64(len(values))
+	slices.Sort(values)
+	at := func(i float64) time.Duration { return values[int(min(max(i, 0), n-1))] }
+	for i, p := range []float64{0.25, 0.5, 0.75} {
+		wide := z * math.Sqrt(n*p*(1-p))
+		q[i], low[i], high[i] = at(n*p), at(math.Floor(n*p-wide)), at(math.Ceil(n*p+wide))
+	}
+	return q, low, high
+}
+
+// deviations is how many standard deviations to both sides of a normal distribution have a probability.
+func deviations(confidence float64) float64 { return math.Sqrt2 * math.Erfinv(confidence) }
+
+// takes is how long a frame takes to be sent at a rate.
+func takes(rate topology.Rate, frame int) time.Duration {
+	if rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(frame) * 8 / float64(rate) * float64(time.Second))
+}

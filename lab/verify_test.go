@@ -1,0 +1,169 @@
+package lab
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pqlab/links"
+	"pqlab/topology"
+)
+
+// loose passes on a busy machine and still sees what is wrong.
+var loose = topology.Tolerance{Rate: 0.2, Delay: 40 * time.Millisecond, Jitter: 40 * time.Millisecond, Confidence: 0.999999}
+
+// needShaper skips a test of links that this machine cannot make.
+func needShaper(t *testing.T, b *topology.Builder, shaper string) *topology.Plan {
+	t.Helper()
+	needNamespaces(t)
+	plan, err := b.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := links.Choose(plan.Links, shaper); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+func shaped() *topology.Builder {
+	return topology.New("x").Verify(loose).Host("a").Host("b").Switch("s").
+		Ethernet("a", "s", topology.Name("as"), 5*topology.Mbit, topology.Delay(20*time.Millisecond), topology.Loss(0.1)).
+		Ethernet("s", "b", topology.Name("sb"))
+}
+
+// A lab whose links are as asked comes up, has what was measured, and begins anew after it.
+func TestVerify(t *testing.T) {
+	for _, shaper := range []string{"wire", "netem"} {
+		t.Run(shaper, func(t *testing.T) {
+			plan := needShaper(t, shaped(), shaper)
+			l, err := Up(t.Context(), plan, Options{Shaper: shaper})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := l.Down(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}()
+			if len(l.Verified) != 2 || l.VerifyTime <= 0 {
+				t.Fatalf("verified in %v: %+v", l.VerifyTime, l.Verified)
+			}
+			for i, m := range l.Verified {
+				ends := []string{"a", "s"}
+				if m.Link != "as" || m.From != ends[i] || m.To != ends[1-i] || m.Shaper != shaper {
+					t.Errorf("%+v", m)
+				}
+				if m.Delay == nil || m.Loss == nil || m.Rate == nil || len(m.Unmeasured) > 0 {
+					t.Fatalf("%+v", m)
+				}
+				if m.Delay.Least < 20*time.Millisecond || m.Loss.Count == 0 || m.Loss.Packets < 400 {
+					t.Errorf("%+v, %+v", m.Delay, m.Loss)
+				}
+				t.Logf("%d tries: %+v, %+v, %+v", m.Tries, m.Delay, m.Loss, m.Rate)
+			}
+			if got := l.Link("as").State().Shapes; got[0].String() != plan.Links[0].Shape.String() || got[1].String() != got[0].String() {
+				t.Errorf("it is left with %v", got)
+			}
+			for _, node := range []string{"a", "s"} {
+				h, err := l.Node(node).Namespace().Netlink()
+				if err != nil {
+					t.Fatal(err)
+				}
+				addresses, err := h.AddrList(nil, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, a := range addresses {
+					if strings.HasPrefix(a.IP.String(), "198.18.") {
+						t.Errorf("node %s still has %v", node, a)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A lab with a link that is out of tolerance does not come up, and leaves nothing.
+func TestVerifyRefuses(t *testing.T) {
+	descriptors := func() int {
+		t.Helper()
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	plan := needShaper(t, topology.New("x").Verify(loose).Host("a").Switch("s").
+		Ethernet("a", "s", topology.Name("as"), topology.Delay(20*time.Millisecond)), "wire")
+	plan.Tolerance.Delay = time.Nanosecond // which no machine keeps
+	before := descriptors()
+	l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
+	var off *ToleranceError
+	if l != nil || !errors.As(err, &off) {
+		t.Fatalf("%v", err)
+	}
+	t.Log(err)
+	for _, o := range off.Off {
+		if o.Link != "as" || o.What != "median delay" || o.Wanted != "20ms" || o.Tolerance != "1ns" || !slices.Contains([]string{"a", "s"}, o.From) {
+			t.Errorf("%+v", o)
+		}
+	}
+	if after := descriptors(); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// A link that is made otherwise than the plan has it is seen, whatever is wrong with it.
+func TestVerifySees(t *testing.T) {
+	plan := needShaper(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), 8*topology.Mbit,
+		topology.Delay(50*time.Millisecond), topology.Jitter(10*time.Millisecond), topology.Loss(0.05)), "wire")
+	quick := Effort{Probes: 100, Losses: 1000, Rate: 300 * time.Millisecond}
+	for _, tt := range []struct {
+		change    string
+		wrong     []string
+		tolerance topology.Tolerance
+	}{
+		{"rate=4Mbit/s loss=30%", []string{"rate", "loss"}, loose},
+		{"rate=24Mbit/s delay=150ms", []string{"rate", "median delay"}, loose},
+		{"delay=20ms loss=none", []string{"median delay", "loss"}, topology.Tolerance{Rate: 0.2, Delay: time.Hour, Jitter: time.Hour, Confidence: 0.9999}},
+		{"jitter=none", []string{"first quartile of the delay, about the median"}, topology.Tolerance{Rate: 0.2, Delay: time.Hour, Jitter: time.Millisecond, Confidence: 0.99}},
+	} {
+		t.Run(tt.change, func(t *testing.T) {
+			l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := l.Down(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}()
+			change, err := topology.ParseChange(strings.Fields(tt.change))
+			if err == nil {
+				err = l.SetLink("ab", "a", change)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			measured, err := l.Measure(t.Context(), plan.Links[0], tt.tolerance, quick)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wrong []string
+			for _, o := range measured[0].judge(tt.tolerance) {
+				wrong = append(wrong, o.What)
+			}
+			for _, w := range tt.wrong {
+				if !slices.Contains(wrong, w) {
+					t.Errorf("nothing is wrong with the %s, but with %q: %+v", w, wrong, measured[0])
+				}
+			}
+		})
+	}
+}
