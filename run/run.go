@@ -101,7 +101,10 @@ func (r *runner) run(asked context.Context) (err error) {
 	if r.lab, err = lab.Up(asked, r.plan, r.options.Lab); err != nil {
 		return err
 	}
-	r.result.UpMs = ms(time.Since(began))
+	r.result.UpMs, r.result.VerifyMs = ms(time.Since(began)-r.lab.VerifyTime), ms(r.lab.VerifyTime)
+	for _, m := range r.lab.Verified {
+		r.result.Links = append(r.result.Links, linkOf(m))
+	}
 	ctx, release := r.lab.Guard(asked)
 	defer func() {
 		r.options.Progress("taking the lab down")
@@ -138,6 +141,11 @@ func (r *runner) run(asked context.Context) (err error) {
 	for _, f := range r.plan.Traffic {
 		if err := r.send(ctx, f); err != nil {
 			return err
+		}
+	}
+	for _, p := range r.plan.Links {
+		for _, late := range r.lab.Link(p.Name).Late() {
+			r.warn(fmt.Sprintf("link %s: this machine was too busy to keep its schedule: %s", p.Name, late))
 		}
 	}
 	r.options.Progress("counting")

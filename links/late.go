@@ -1,0 +1,32 @@
+package links
+
+import (
+	"fmt"
+	"time"
+)
+
+// tolerable is by how much one in a hundred packets of a wire may come too late: what a processor that has other work makes
+// of a schedule now and then.
+const tolerable = time.Millisecond
+
+// Late says in words where the machine was too busy for the wire to keep its schedule, "from node a: …"; nil if it was
+// not, and of other links.
+func (l *Link) Late() []string {
+	d, ok := l.body.(*driven)
+	if !ok {
+		return nil
+	}
+	state := l.State()
+	var all []string
+	for side, w := range state.Wire {
+		from := "from node " + [2]string{d.plan.A.Node, d.plan.B.Node}[side]
+		if w.Lateness.P99 > tolerable {
+			all = append(all, fmt.Sprintf("%s: one in a hundred of %d delayed packets came more than %v late, one %v",
+				from, w.Lateness.Packets, w.Lateness.P99, w.Lateness.Max))
+		}
+		if w.Missed > 0 {
+			all = append(all, fmt.Sprintf("%s: %d packets that nobody read in time were lost before the link", from, w.Missed))
+		}
+	}
+	return all
+}

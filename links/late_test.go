@@ -1,0 +1,44 @@
+package links
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pqlab/topology"
+)
+
+// A wire that was not run in time says so of the direction that it was late in, and loses nothing silently.
+func TestLate(t *testing.T) {
+	made, a, b := pairOf(t, shaped(topology.Shape{Delay: 300 * time.Millisecond}), need(t, "wire"))
+	if late := made.Late(); late != nil {
+		t.Errorf("nothing was sent: %q", late)
+	}
+	wire := made.body.(*driven).wire
+	p := newProber(t, made, a, b, 100)
+	p.pace(10, 0)
+	for made.State().Wire[0].Packets < 10 {
+	}
+	if err := wire.Do(func(time.Duration) { time.Sleep(400 * time.Millisecond) }); err != nil {
+		t.Fatal(err)
+	}
+	p.arrivals(500 * time.Millisecond)
+	late := made.Late()
+	if len(late) != 1 || !strings.Contains(late[0], "node a") {
+		t.Errorf("%q", late)
+	}
+	// Not run at all, it leaves more in its interface than that has room for.
+	if err := wire.Do(func(time.Duration) {
+		for range backlog + 500 {
+			p.send()
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := made.State().Wire[0].Missed; got < 400 || got > 600 {
+		t.Errorf("%d packets were missed", got)
+	}
+	if late := made.Late(); len(late) != 2 {
+		t.Errorf("%q", late)
+	}
+}
