@@ -28,7 +28,7 @@ func TestEqualStationsAreServedEqually(t *testing.T) {
 		c := Config{Seed: 1, RoundRobin: tt.round}
 		var ports []int
 		for i := range 6 {
-			c.Stations = append(c.Stations, Station{Profile: profile(t, "jetson-ac-2x2-80"), Distance: 10})
+			c.Stations = append(c.Stations, Station{Profile: profile(t, "jetson-ac-2x2-80"), Distance: 3})
 			if tt.up {
 				ports = append(ports, 2*i)
 			}
@@ -36,7 +36,7 @@ func TestEqualStationsAreServedEqually(t *testing.T) {
 				ports = append(ports, 2*i+1)
 			}
 		}
-		got := saturated(t, mustNew(t, c), ports, 10*time.Second)
+		got := saturated(t, mustNew(t, c), ports, 20*time.Second)
 		t.Logf("%s: Jain's index of six stations %.4f, together %.0f Mbit/s", tt.name, jain(got), sum(got)/1e6)
 		if len(got) != 6 || jain(got) < 0.99 {
 			t.Errorf("%s: %v", tt.name, got)
@@ -188,6 +188,26 @@ func TestRateControl(t *testing.T) {
 	}
 }
 
+// Collisions look like a bad channel to rate control, whatever the rate. It must not take refuge in slow ones, which make all
+// wait.
+func TestRateControlAmongMany(t *testing.T) {
+	t.Parallel()
+	run := func(mcs *int) float64 {
+		c := Config{Seed: 1}
+		var ports []int
+		for i := range 6 {
+			c.Stations = append(c.Stations, Station{Profile: profile(t, "jetson-ac-2x2-80"), Distance: 3, MCS: mcs})
+			ports = append(ports, 2*i)
+		}
+		return sum(saturated(t, mustNew(t, c), ports, 10*time.Second)) / 1e6
+	}
+	got, best := run(nil), run(ptr(9))
+	t.Logf("six stations with rate control %.0f Mbit/s, all at MCS 9 %.0f", got, best)
+	if got < 0.8*best {
+		t.Errorf("six stations with rate control have %.0f Mbit/s, all at MCS 9 %.0f", got, best)
+	}
+}
+
 // A station that is moved has, a second later, what it would have had from the start; and it walks along a path.
 func TestMovement(t *testing.T) {
 	t.Parallel()
@@ -275,7 +295,7 @@ func TestInterferers(t *testing.T) {
 		{"not heard, 30 %", Interferer{Duty: 0.3, Power: -65}, 0.1, 0.75, 0.1},
 		{"far away", Interferer{Duty: 0.5, Power: -110}, 0.97, 1.03, 0},
 		{"another network, 40 %", Interferer{Duty: 0.4, Defers: true}, 0.5, 0.7, 0},
-		{"a saturated network", Interferer{Duty: 0.99, Burst: 1100 * time.Microsecond, Defers: true}, 0.35, 0.6, 0},
+		{"a saturated network", Interferer{Duty: 0.99, Burst: 1100 * time.Microsecond, Defers: true}, 0.25, 0.6, 0},
 	} {
 		got, d := run(tt.interferer)
 		t.Logf("%s: %.0f of %.0f Mbit/s, PER %.3f, %d collisions", tt.name, got, free, d.PER(), d.Collisions)

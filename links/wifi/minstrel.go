@@ -16,8 +16,9 @@ const (
 	ewmaOld        = 0.75                  // weight of what was known: EWMA_LEVEL 96 of 128
 	referenceSize  = 1200                  // bytes of the packets that rates are compared with: AVG_PKT_SIZE
 	hopeless       = 0.1                   // share below which a rate counts as of no use
-	certain        = 0.95                  // share above which a rate counts as sturdy
+	certain        = 0.75                  // share above which a rate counts as sturdy: minstrel_ht_set_best_prob_rate
 	expectedLength = 16                    // MPDUs of a PPDU, before any was sent
+	attempts       = 2                     // with a rate before another takes its place: minstrel_calc_retransmit's least
 	capped         = 0.9                   // shares above it are no better
 )
 
@@ -59,10 +60,12 @@ func (c *minstrel) expect(f *flow) {
 // choose is the rate of the next PPDU, and whether that is a trial.
 func (c *minstrel) choose(f *flow, now time.Duration) (rate int, sample bool) {
 	switch {
-	case c.fixed || c.failures == 1:
-		return c.second, false
-	case c.failures > 1:
+	case c.fixed:
+		return c.best, false
+	case c.failures >= 2*attempts:
 		return c.robust, false
+	case c.failures >= attempts:
+		return c.second, false
 	case now < c.samples || len(f.rates) == 1:
 		return c.best, false
 	}
