@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"pqlab/internal/cycles"
 	"pqlab/report"
 )
 
@@ -32,10 +33,14 @@ type About struct {
 
 // Begin is About a run that begins now.
 func Begin(name, version string, command []string, seed uint64) About {
-	return About{
+	a := About{
 		Experiment: name, Version: version, Command: command, Started: time.Now(), Kernel: report.Kernel(), Machine: report.ThisMachine(),
 		Seed: seed, Warnings: []string{},
 	}
+	if cycles.Ask().Emulated() {
+		a.Warnings = append(a.Warnings, "QEMU TCG plays this processor: no time and no rate here is one of pqlab or of a device; what counts is how those of one run compare")
+	}
+	return a
 }
 
 // Where says in a line on what the run was made.

@@ -181,7 +181,9 @@ func (r *Result) Evaluate() {
 			}
 		}
 		m.Median, m.Low, m.High = samples.Quantile(rates, 0.5), slices.Min(rates), slices.Max(rates)
-		m.Change = m.Median/r.Measured[0].Median - 1
+		if base := r.Measured[0].Median; base > 0 {
+			m.Change = m.Median/base - 1
+		}
 		if nearest < 0 || math.Abs(m.Median-Headline) < math.Abs(r.Measured[nearest].Median-Headline) {
 			nearest = i
 		}

@@ -125,16 +125,16 @@ func TestNoTunnel(t *testing.T) {
 	}
 }
 
-// A device that is slower takes longer to make Falcon's keys.
+// A device that has a seventh of a core takes longer to make Falcon's keys.
 func TestDevices(t *testing.T) {
 	r := measure(t, Options{
 		Suites: suites(t, f1024), Rates: []topology.Rate{topology.Gbit}, Delays: []time.Duration{time.Millisecond}, Losses: []float64{0},
-		Devices: []Devices{{}, {"jetson-nano", "jetson-nano"}}, Repeats: 5,
+		Devices: []Devices{{}, {"jetson-nano", "jetson-nano"}}, Repeats: 9,
 	})
 	if len(r.Cells) == 1 && slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, "jetson-nano") }) {
 		t.Skip(r.Warnings)
 	}
-	if len(r.Cells) != 2 || slices.Min(r.Cells[1].Times) < slices.Min(r.Cells[0].Times) {
+	if len(r.Cells) != 2 || slices.Min(r.Cells[1].Times) < 1.2*slices.Min(r.Cells[0].Times) {
 		t.Errorf("%+v", r.Cells)
 	}
 }
