@@ -200,7 +200,7 @@ func (m *Medium) conclude(f *flow, t *transmission, acked bool) {
 // Exchange is what was sent on the channel: a PPDU and the BlockAck after it, or what an interferer or another network did.
 type Exchange struct {
 	From, To     time.Duration // until the channel is free again; of several that collide the others may be longer
-	Port         int           // that it is delivered to if all goes well; medium.Nowhere: none of ours
+	Port         int           // by which its packets entered; medium.Nowhere: none of ours
 	Streams, MCS int
 	MPDUs        int // 0: a BlockAckReq
 	Failed       int // MPDUs

@@ -32,6 +32,8 @@ type Medium struct {
 	delayed []*flow // have, or had, a line of their own
 }
 
+var _ medium.Medium = (*Medium)(nil)
+
 // Enter implements medium.Medium.
 func (m *Medium) Enter(now time.Duration, port int, p medium.Packet) {
 	m.advance(now, false)
