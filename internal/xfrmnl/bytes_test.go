@@ -68,7 +68,7 @@ func TestSA(t *testing.T) {
 				t.Errorf("word %d of the ESN state is %d, not %d", i, got, v)
 			}
 		}
-		if len(esn) != 24+512 || !bytes.Equal(esn[24:], make([]byte, 512)) {
+		if len(esn) != 24+512 || !bytes.Equal(esn[24:], bytes.Repeat([]byte{0xff}, 512)) {
 			t.Errorf("%d bytes of ESN state", len(esn))
 		}
 		encap := nl.DeserializeXfrmEncapTmpl(all[nl.XFRMA_ENCAP])

@@ -42,7 +42,7 @@ type SA struct {
 	UDP       uint16 // port at both ends of ESP in UDP; 0 is IP protocol 50
 	IfID      uint32 // of an xfrm interface; 0 is none
 	Window    uint32 // packets, a multiple of 32 and not above MaxWindow
-	In, Out   uint64 // sequence numbers: highest accepted, last sent
+	In, Out   uint64 // sequence numbers: highest accepted, with all before it; last sent
 	Soft      Limits
 	Hard      Limits
 }
@@ -112,7 +112,13 @@ func (sa *SA) encode() []byte {
 	for _, v := range []uint32{(window + 31) / 32, uint32(sa.Out), uint32(sa.In), uint32(sa.Out >> 32), uint32(sa.In >> 32), window} {
 		esn = native.AppendUint32(esn, v)
 	}
-	b = attribute(b, attrESN, append(esn, make([]byte, (window+31)/32*4)...))
+	seen := make([]byte, (window+31)/32*4)
+	if sa.In != 0 { // whatever was accepted before it is not accepted again
+		for i := range seen {
+			seen[i] = 0xff
+		}
+	}
+	b = attribute(b, attrESN, append(esn, seen...))
 
 	if sa.UDP != 0 {
 		encap := native.AppendUint16(nil, encapUDP)

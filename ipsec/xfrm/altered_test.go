@@ -26,6 +26,7 @@ func TestAgainstAlteredGateway(t *testing.T) {
 		"key":     {func(in, out *ipsec.SA) { in.Key[0] ^= 0x80; out.Key[0] ^= 0x80 }, forged, ipsec.Drops{}, statBroken},
 		"swapped": {func(in, out *ipsec.SA) { in.Key, out.Key = out.Key, in.Key }, forged, ipsec.Drops{}, statBroken},
 		"ESN":     {func(in, out *ipsec.SA) { in.Seq += 1 << 32; out.Seq += 1 << 32 }, forged, ipsec.Drops{}, statBroken},
+		"behind":  {func(in, out *ipsec.SA) { in.Seq++; out.Seq-- }, ipsec.Drops{Replay: 1}, ipsec.Drops{}, statReplay},
 		"SPI":     {func(in, out *ipsec.SA) { in.SPI ^= 0x100; out.SPI ^= 0x100 }, ipsec.Drops{}, ipsec.Drops{UnknownSPI: 1}, "XfrmInNoStates"},
 	} {
 		t.Run(name, func(t *testing.T) {
