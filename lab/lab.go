@@ -238,7 +238,7 @@ func (l *Lab) wire(ctx context.Context) error {
 		}
 		l.links[p.Name] = link
 		if link.Driven() {
-			l.onDown("link "+p.Name, func(context.Context) error { return link.Close() })
+			l.onDown("link "+p.Name, func(context.Context) error { return link.Abandon() })
 		}
 		if len(link.Ignored) > 0 {
 			l.warn(fmt.Sprintf("link %s: %s not given, as --shaper=none asks", p.Name, strings.Join(link.Ignored, ", ")))

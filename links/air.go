@@ -96,13 +96,13 @@ func (s *station) set(at time.Duration, _, next [2]topology.Shape) error {
 func (s *station) counters(side int) medium.Counters { return s.cell.wifi.Counters(s.port(side)) }
 
 // release ends the cell with its last link.
-func (s *station) release() (err error) {
+func (s *station) release(abandon bool) (err error) {
 	s.released.Do(func() {
 		s.air.mu.Lock()
 		defer s.air.mu.Unlock()
 		if s.cell.links--; s.cell.links == 0 {
 			delete(s.air.cells, s.plan.Cell.AP)
-			err = s.cell.wire.Close()
+			err = line{wire: s.cell.wire}.release(abandon)
 		}
 	})
 	return err

@@ -107,6 +107,15 @@ func TestCell(t *testing.T) {
 	again, a, b := pairOf(t, plan.Links[0], shaper)
 	pass(again, 0, a, b, 2*time.Millisecond)
 
+	if err := again.Abandon(); err != nil {
+		t.Error(err)
+	}
+	if _, _, ok := again.Cell(); ok {
+		t.Error("an abandoned cell tells of itself")
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
 	stranger := plan.Links[0]
 	stranger.Name = "stranger"
 	nss := spaces(t, 2)

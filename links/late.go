@@ -9,6 +9,9 @@ import (
 // of a schedule now and then.
 const tolerable = time.Millisecond
 
+// enough packets have one in a hundred.
+const enough = 100
+
 // Late says in words where the machine was too busy for the wire to keep its schedule, "from node a: …"; nil if it was
 // not, and of other links.
 func (l *Link) Late() []string {
@@ -20,7 +23,7 @@ func (l *Link) Late() []string {
 	var all []string
 	for side, w := range state.Wire {
 		from := "from node " + [2]string{d.plan.A.Node, d.plan.B.Node}[side]
-		if w.Lateness.P99 > tolerable {
+		if w.Lateness.Packets >= enough && w.Lateness.P99 > tolerable {
 			all = append(all, fmt.Sprintf("%s: one in a hundred of %d delayed packets came more than %v late, one %v",
 				from, w.Lateness.Packets, w.Lateness.P99, w.Lateness.Max))
 		}

@@ -16,8 +16,8 @@ func TestLate(t *testing.T) {
 	}
 	wire := made.body.(*driven).wire
 	p := newProber(t, made, a, b, 100)
-	p.pace(10, 0)
-	for made.State().Wire[0].Packets < 10 {
+	p.pace(enough, 0)
+	for made.State().Wire[0].Packets < enough {
 	}
 	if err := wire.Do(func(time.Duration) { time.Sleep(400 * time.Millisecond) }); err != nil {
 		t.Fatal(err)

@@ -48,8 +48,8 @@ type model interface {
 	// set changes the shapes, on the wire's thread. After an error nothing is changed.
 	set(at time.Duration, now, next [2]topology.Shape) error
 	counters(side int) medium.Counters
-	// release gives the wire up.
-	release() error
+	// release gives the wire up, and if it abandons it leaves the interfaces to their namespaces.
+	release(abandon bool) error
 }
 
 func (w wired) connect(link topology.PlannedLink, a, b *netns.Namespace) (_ body, err error) {
@@ -147,7 +147,7 @@ func (d *driven) missed(side int) uint64 {
 }
 
 func (d *driven) close() error {
-	return errors.Join(d.wire.Detach(d.model.port(0)), d.wire.Detach(d.model.port(1)), d.model.release())
+	return errors.Join(d.wire.Detach(d.model.port(0)), d.wire.Detach(d.model.port(1)), d.model.release(false))
 }
 
 // line is a wire of one link. The port of each end is its side.
@@ -178,4 +178,9 @@ func (l line) set(at time.Duration, now, next [2]topology.Shape) error {
 
 func (l line) counters(side int) medium.Counters { return l.Link.Counters(side) }
 
-func (l line) release() error { return l.wire.Close() }
+func (l line) release(abandon bool) error {
+	if abandon {
+		return l.wire.Abandon()
+	}
+	return l.wire.Close()
+}

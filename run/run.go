@@ -143,13 +143,25 @@ func (r *runner) run(asked context.Context) (err error) {
 			return err
 		}
 	}
-	for _, p := range r.plan.Links {
-		for _, late := range r.lab.Link(p.Name).Late() {
-			r.warn(fmt.Sprintf("link %s: this machine was too busy to keep its schedule: %s", p.Name, late))
-		}
-	}
+	r.warnOfLate()
 	r.options.Progress("counting")
 	return r.count(ctx)
+}
+
+// warnOfLate says where the machine was too busy for links, of some if there are many.
+func (r *runner) warnOfLate() {
+	const most = 3
+	found := 0
+	for _, p := range r.plan.Links {
+		for _, late := range r.lab.Link(p.Name).Late() {
+			if found++; found <= most {
+				r.warn(fmt.Sprintf("link %s: this machine was too busy to keep its schedule: %s", p.Name, late))
+			}
+		}
+	}
+	if found > most {
+		r.warn(fmt.Sprintf("and so in %d more directions of links", found-most))
+	}
 }
 
 func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {

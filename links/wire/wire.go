@@ -27,9 +27,10 @@ type Wire struct {
 	wake   int // eventfd, readable when there are tasks
 	ended  chan struct{}
 
-	mu     sync.Mutex
-	tasks  []func(now time.Duration)
-	closed bool
+	mu        sync.Mutex
+	tasks     []func(now time.Duration)
+	closed    bool
+	abandoned bool // closed so
 
 	// The thread's own.
 	ports   []*port       // by number; nil: it has no interface
@@ -152,10 +153,16 @@ func (w *Wire) Lateness(port int) (l Lateness, err error) {
 }
 
 // Close ends the thread and removes the interfaces, with what is on its way. A second Close does nothing.
-func (w *Wire) Close() error {
+func (w *Wire) Close() error { return w.close(false) }
+
+// Abandon is Close, but leaves the interfaces, dead, to their namespaces, which must be about to be freed: the kernel takes
+// tens of milliseconds to remove one by itself, and no longer for all of many namespaces together.
+func (w *Wire) Abandon() error { return w.close(true) }
+
+func (w *Wire) close(abandon bool) error {
 	w.mu.Lock()
 	if !w.closed {
-		w.closed = true
+		w.closed, w.abandoned = true, abandon
 		w.rouse()
 	}
 	w.mu.Unlock()
@@ -193,9 +200,13 @@ func (w *Wire) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.ports {
-		if p != nil {
-			unix.Close(p.fd)
+		if p == nil {
+			continue
 		}
+		if w.abandoned { // an interface that persists is not removed with its descriptor; one that does not is
+			unix.IoctlSetInt(p.fd, unix.TUNSETPERSIST, 1)
+		}
+		unix.Close(p.fd)
 	}
 	unix.Close(w.wake)
 	close(w.ended)

@@ -461,3 +461,33 @@ func TestLateness(t *testing.T) {
 		t.Errorf("%+v, %v", late, err)
 	}
 }
+
+// Abandon ends all but the interfaces, which go with their namespaces.
+func TestAbandon(t *testing.T) {
+	w, nss := lay(t, link(topology.Shape{Delay: time.Millisecond}), 2)
+	var thread int
+	if err := w.Do(func(time.Duration) { thread = unix.Gettid() }); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Abandon(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the thread ends", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", thread))
+		return errors.Is(err, os.ErrNotExist)
+	})
+	for _, ns := range nss {
+		if _, l := handle(t, ns); l.Attrs().OperState == netlink.OperUp {
+			t.Error("the interface has a carrier")
+		}
+	}
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range all {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && to == tunDevice {
+			t.Error("a descriptor of an interface is open, and keeps its namespace")
+		}
+	}
+}
