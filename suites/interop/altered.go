@@ -49,7 +49,6 @@ func alterations() []alteration {
 		{"sequence numbers of 32 bits", both(kernelSA.short), forged, false},
 		{"sequence numbers off by one", func(in, out kernelSA) {
 			in.count(1)
-			in.seen()
 			out.count(1<<64 - 1)
 		}, replay, false},
 		{"an ICV of 96 bits", both(func(sa kernelSA) { sa.icv(96) }), forged, false},
@@ -227,14 +226,5 @@ func (sa kernelSA) count(n uint64) {
 		seq += n
 		binary.NativeEndian.PutUint32(low, uint32(seq))
 		binary.NativeEndian.PutUint32(high, uint32(seq>>32))
-	}
-}
-
-// seen makes every number of the replay window one that was received.
-func (sa kernelSA) seen() {
-	const header = 24
-	bitmap := sa.attribute(nl.XFRMA_REPLAY_ESN_VAL)[header:]
-	for i := range bitmap {
-		bitmap[i] = 0xff
 	}
 }
