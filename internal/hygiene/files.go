@@ -77,7 +77,7 @@ func (s *Snapshot) takeFiles() error {
 			return err
 		}
 	}
-	entries, err := os.ReadDir(temp)
+	entries, err := readDir(temp)
 	if err != nil {
 		return err
 	}
@@ -90,9 +90,21 @@ func (s *Snapshot) takeFiles() error {
 	return s.list("/run/netns", prefix, true)
 }
 
+// readDir reads a directory that others write to. Of one that overlayfs merges, as a guest's are, the kernel may say that it
+// does not exist when an entry goes while it is read.
+func readDir(dir string) (entries []os.DirEntry, err error) {
+	for range 10 {
+		entries, err = os.ReadDir(dir)
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return entries, err
+}
+
 // list sees what is in dir, which need not exist.
 func (s *Snapshot) list(dir, prefix string, ours bool) error {
-	entries, err := os.ReadDir(dir)
+	entries, err := readDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil // somebody else's directory is somebody else's
 	}
