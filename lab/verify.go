@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"pqlab/links/wire"
 	"pqlab/topology"
 )
 
@@ -22,8 +23,9 @@ type Measured struct {
 	Loss           *MeasuredShare // with what a receiver throws away because it was corrupted
 	Duplication    *MeasuredShare
 	Rate           *MeasuredRate
-	Unmeasured     []string // what is asked of the link and was not measured, and why
-	Tries          int      // how often it was measured until it was within tolerance, if it was
+	Unmeasured     []string      // what is asked of the link and was not measured, and why
+	Lateness       wire.Lateness // of a wire, since it was made: a busy machine does not keep its schedule
+	Tries          int           // how often it was measured until it was within tolerance, if it was
 }
 
 // MeasuredDelay has the quartiles of a delay: the first, the median and the third.
@@ -57,6 +59,7 @@ type OutOfTolerance struct {
 	Wanted, Seen, Within string // with units; Within: the interval that the truth is in, "" if Seen is exact
 	Tolerance            string // "" if there is none for it
 	Shaper               string
+	Lateness             wire.Lateness // of a wire
 }
 
 // ToleranceError says which links are out of tolerance. Of the lab nothing is left.
@@ -75,10 +78,16 @@ func (e *ToleranceError) Error() string {
 		if o.Tolerance != "" {
 			text += ", tolerance " + o.Tolerance
 		}
+		if late := o.Lateness; late.Max >= tooLate {
+			text += fmt.Sprintf("; this machine is too busy: packets left the wire up to %v late, one in a hundred by more than %v", late.Max, late.P99)
+		}
 		lines[i] = text
 	}
 	return strings.Join(lines, "\n") + "\na wider tolerance, another --shaper or a machine with less to do would pass; without verify: true nothing is measured"
 }
+
+// tooLate is more than a machine is late that has a processor left for the wire.
+const tooLate = 5 * time.Millisecond
 
 // tries is how often a link is measured that is out of tolerance: a busy machine makes packets late now and then, and
 // chance fools now and then, and neither does so each time.

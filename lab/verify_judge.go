@@ -17,6 +17,7 @@ func (m Measured) judge(t topology.Tolerance) (off []OutOfTolerance) {
 	add := func(what, wanted, seen, within, tolerance string) {
 		off = append(off, OutOfTolerance{
 			Link: m.Link, From: m.From, To: m.To, Shaper: m.Shaper, What: what, Wanted: wanted, Seen: seen, Within: within, Tolerance: tolerance,
+			Lateness: m.Lateness,
 		})
 	}
 	confidence := percent(t.Confidence)
@@ -93,7 +94,8 @@ func lossOf(s topology.Shape, frame int) (missing, inflation float64) {
 	// Of a packet that is both lost and duplicated one comes; a bit of the sender's hardware address nobody misses, and one
 	// bit of the receiver's makes it that of a group.
 	seen := 1 - (6+1.0/8)/float64(frame)
-	return 1 - (1-missing*(1-s.Duplication))*(1-s.Corruption*seen), inflation
+	missing *= 1 - s.Duplication
+	return missing + (1-missing)*s.Corruption*seen, inflation
 }
 
 // duplicationOf is the share of frames of that size that come twice: neither may be lost.
@@ -133,18 +135,16 @@ func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, wh
 	if spread > seconds/4 {
 		return nil, fmt.Sprintf("a jitter of %v hides it", w.Jitter)
 	}
-	// Frames have waited, or were dropped, or the sender was what was slow.
+	// Where the link is what is slow all wait, or some are dropped.
 	offered := float64(len(got.Sent)-1) * float64(frame) * 8 / got.Sent[len(got.Sent)-1].Sub(got.Sent[0]).Seconds() * (1 - chance)
-	waited := make([]time.Duration, 0, len(arrived))
-	for _, a := range arrived {
-		waited = append(waited, a.Delay-w.Delay)
+	waited := make([]time.Duration, len(arrived))
+	for i, a := range arrived {
+		waited[i] = a.Delay - w.Delay
 	}
 	slices.Sort(waited)
 	const short = 2 * time.Millisecond
-	if r.Seen < r.Wanted && offered < 1.05*r.Seen && waited[len(waited)/2] < short+2*w.Jitter {
-		if offered < 0.98*r.Wanted {
-			return nil, fmt.Sprintf("the sender made %s", bitRate(offered))
-		}
+	if offered < 1.05*r.Wanted && offered < 1.05*r.Seen && waited[len(waited)/10] < short+w.Jitter {
+		return nil, fmt.Sprintf("this machine sent no more than %s", bitRate(offered))
 	}
 	return r, ""
 }

@@ -39,6 +39,10 @@ const (
 const (
 	// udp4Headers of a frame, as links count it: Ethernet without checksum, IPv4, UDP.
 	udp4Headers = 14 + 20 + 8
+	// patient is how much later than it should a packet may come before it is lost: a busy machine stands still for so long.
+	patient = 500 * time.Millisecond
+	// hasty is how long to wait where it does not matter what comes later.
+	hasty = 100 * time.Millisecond
 	// probeFrame is the size of a frame that is sent for its delay or loss, in bytes.
 	probeFrame = 100
 )
@@ -70,6 +74,10 @@ func (l *Lab) Measure(ctx context.Context, p topology.PlannedLink, t topology.To
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	defer func() {
+		after := link.State()
+		for side := range m {
+			m[side].Lateness = after.Wire[side].Lateness
+		}
 		// What is given the shape that it has goes on with it.
 		for _, shapes := range [][2]topology.Shape{{}, state.Shapes} {
 			err = errors.Join(err, link.Set(func([2]topology.Shape) ([2]topology.Shape, error) { return shapes, nil }))
@@ -187,8 +195,8 @@ type sample struct {
 	effort    Effort
 }
 
-// send tells what became of the frames of that size that f sends.
-func (s *sample) send(frame int, f func(*traffic.Prober) error) (_ traffic.Fates, err error) {
+// send tells what became of the frames of that size that f sends. What comes later than patience after all others is lost.
+func (s *sample) send(frame int, patience time.Duration, f func(*traffic.Prober) error) (_ traffic.Fates, err error) {
 	p, err := traffic.NewProber(s.way.inside[s.side], s.way.inside[1-s.side], netip.AddrPortFrom(s.way.addresses[1-s.side], 0), frame-udp4Headers)
 	if err != nil {
 		return traffic.Fates{}, err
@@ -197,9 +205,8 @@ func (s *sample) send(frame int, f func(*traffic.Prober) error) (_ traffic.Fates
 	if err := f(p); err != nil {
 		return traffic.Fates{}, err
 	}
-	const late = 150 * time.Millisecond // that a busy machine makes packets
 	w := s.m.Wanted
-	return p.Settle(s.ctx, late+w.Delay+6*w.Jitter+5*takes(w.Rate, frame))
+	return p.Finish(s.ctx, patience+w.Delay+6*w.Jitter+5*takes(w.Rate, frame))
 }
 
 // pace is how many packets can be sent in a time, and how far apart.
@@ -226,7 +233,7 @@ func (s *sample) delay() error {
 	w := s.m.Wanted
 	sending := takes(w.Rate, probeFrame)
 	n, gap := pace(max(2*time.Millisecond, 2*w.Jitter, 4*sending), sampling, cmp.Or(s.effort.Probes, 300))
-	got, err := s.send(probeFrame, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
+	got, err := s.send(probeFrame, patient, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
 	if err != nil {
 		return s.missed("delay", err)
 	}
@@ -264,7 +271,7 @@ func (s *sample) loss() error {
 		return nil
 	}
 	n, gap := pace(max(200*time.Microsecond, 4*takes(w.Rate, probeFrame)), sampling*time.Duration(max(1, s.effort.Losses/5000)), cmp.Or(s.effort.Losses, 5000))
-	got, err := s.send(probeFrame, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
+	got, err := s.send(probeFrame, patient, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
 	if err != nil {
 		return s.missed("loss", err)
 	}
@@ -305,7 +312,7 @@ func (s *sample) rate() error {
 	perSecond := times * float64(w.Rate) / 8 / float64(frame)
 	// The queue has to take what comes at once, or it is empty while more is dropped than waits.
 	most := medium.Room(w, s.way.mtu) / 2 / frame
-	got, err := s.send(frame, func(p *traffic.Prober) error { return p.Flood(s.ctx, perSecond, d, most) })
+	got, err := s.send(frame, hasty, func(p *traffic.Prober) error { return p.Flood(s.ctx, perSecond, d, most) })
 	if err != nil {
 		return s.missed("rate", err)
 	}

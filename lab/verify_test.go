@@ -13,7 +13,7 @@ import (
 )
 
 // loose passes on a busy machine and still sees what is wrong.
-var loose = topology.Tolerance{Rate: 0.2, Delay: 40 * time.Millisecond, Jitter: 40 * time.Millisecond, Confidence: 0.999999}
+var loose = topology.Tolerance{Rate: 0.5, Delay: 40 * time.Millisecond, Jitter: 40 * time.Millisecond, Confidence: 0.999999}
 
 // needShaper skips a test of links that this machine cannot make.
 func needShaper(t *testing.T, b *topology.Builder, shaper string) *topology.Plan {
@@ -122,17 +122,18 @@ func TestVerifyRefuses(t *testing.T) {
 // A link that is made otherwise than the plan has it is seen, whatever is wrong with it.
 func TestVerifySees(t *testing.T) {
 	plan := needShaper(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), 8*topology.Mbit,
-		topology.Delay(50*time.Millisecond), topology.Jitter(10*time.Millisecond), topology.Loss(0.05)), "wire")
+		topology.Delay(200*time.Millisecond), topology.Jitter(10*time.Millisecond), topology.Loss(0.05)), "wire")
 	quick := Effort{Probes: 100, Losses: 1000, Rate: 300 * time.Millisecond}
+	patient := topology.Tolerance{Rate: 0.5, Delay: time.Hour, Jitter: time.Hour, Confidence: 0.9999}
 	for _, tt := range []struct {
 		change    string
 		wrong     []string
 		tolerance topology.Tolerance
 	}{
-		{"rate=4Mbit/s loss=30%", []string{"rate", "loss"}, loose},
-		{"rate=24Mbit/s delay=150ms", []string{"rate", "median delay"}, loose},
-		{"delay=20ms loss=none", []string{"median delay", "loss"}, topology.Tolerance{Rate: 0.2, Delay: time.Hour, Jitter: time.Hour, Confidence: 0.9999}},
-		{"jitter=none", []string{"first quartile of the delay, about the median"}, topology.Tolerance{Rate: 0.2, Delay: time.Hour, Jitter: time.Millisecond, Confidence: 0.99}},
+		{"rate=2Mbit/s loss=30%", []string{"rate", "loss"}, loose},
+		{"rate=80Mbit/s delay=400ms", []string{"rate", "median delay"}, loose},
+		{"delay=20ms loss=none", []string{"median delay", "loss"}, patient},
+		{"jitter=none", []string{"first quartile of the delay, about the median"}, topology.Tolerance{Rate: 0.5, Delay: time.Hour, Jitter: time.Millisecond, Confidence: 0.99}},
 	} {
 		t.Run(tt.change, func(t *testing.T) {
 			l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
@@ -151,19 +152,21 @@ func TestVerifySees(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			measured, err := l.Measure(t.Context(), plan.Links[0], tt.tolerance, quick)
-			if err != nil {
-				t.Fatal(err)
-			}
 			var wrong []string
-			for _, o := range measured[0].judge(tt.tolerance) {
-				wrong = append(wrong, o.What)
-			}
-			for _, w := range tt.wrong {
-				if !slices.Contains(wrong, w) {
-					t.Errorf("nothing is wrong with the %s, but with %q: %+v", w, wrong, measured[0])
+			for range tries {
+				measured, err := l.Measure(t.Context(), plan.Links[0], tt.tolerance, quick)
+				if err != nil {
+					t.Fatal(err)
+				}
+				wrong = nil
+				for _, o := range measured[0].judge(tt.tolerance) {
+					wrong = append(wrong, o.What)
+				}
+				if !slices.ContainsFunc(tt.wrong, func(w string) bool { return !slices.Contains(wrong, w) }) {
+					return
 				}
 			}
+			t.Errorf("wrong with the link is %q, want %q", wrong, tt.wrong)
 		})
 	}
 }

@@ -23,8 +23,12 @@ type Result struct {
 	Command   []string  `json:"command"`   // repeats the run
 	Started   time.Time `json:"started"`
 	Duration  float64   `json:"duration_ms"`
-	UpMs      float64   `json:"up_ms"` // until the lab was up, exchanges not counted
+	UpMs      float64   `json:"up_ms"` // until the lab was up, exchanges and VerifyMs not counted
 	Machine   Machine   `json:"machine"`
+
+	// Links are the directions of those that are shaped, if the topology wants them verified, which took VerifyMs.
+	Links    []Link  `json:"links,omitempty"`
+	VerifyMs float64 `json:"verify_ms,omitempty"`
 
 	// Exchange is that of the first tunnel; WriteJSON and WriteDir fill it in from Tunnels where it is nil.
 	Exchange *Exchange `json:"exchange"`

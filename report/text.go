@@ -41,6 +41,14 @@ func (r Result) WriteText(w io.Writer, dir string) error {
 	}
 	end()
 
+	if len(r.Links) > 0 {
+		row("verified link", "from", "wanted", "delay p50", "p99", "loss", "rate")
+		for _, l := range r.Links[:min(textRows, len(r.Links))] {
+			row(l.cells()...)
+		}
+		more(row, len(r.Links), "directions of links")
+		end()
+	}
 	if len(r.Traffic) > 0 {
 		row("traffic", "proto", "streams", "rate", "sent", "lost", "reordered", "latency p50", "p99")
 		for _, f := range r.Traffic[:min(textRows, len(r.Traffic))] {

@@ -145,9 +145,22 @@ func (p *Prober) append(b []byte, number int) []byte {
 
 // Settle waits until nothing has come for so long, and tells what became of all that was sent until now.
 func (p *Prober) Settle(ctx context.Context, quiet time.Duration) (Fates, error) {
+	return p.settle(ctx, quiet, func() bool { return false })
+}
+
+// Finish waits like Settle, but no longer than until as many have come as were sent.
+func (p *Prober) Finish(ctx context.Context, quiet time.Duration) (Fates, error) {
+	return p.settle(ctx, quiet, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.arrived)+p.damaged >= len(p.sent)
+	})
+}
+
+func (p *Prober) settle(ctx context.Context, quiet time.Duration, enough func() bool) (Fates, error) {
 	timer := time.NewTimer(quiet)
 	defer timer.Stop()
-	for waiting := true; waiting; {
+	for waiting := true; waiting && !enough(); {
 		select {
 		case <-p.came:
 			timer.Reset(quiet)

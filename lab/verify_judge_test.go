@@ -1,0 +1,215 @@
+package lab
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pqlab/topology"
+	"pqlab/traffic"
+)
+
+// Only what is out of tolerance for all that the truth may be is refused, and then named.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	const msec = time.Millisecond
+	tolerance := topology.Tolerance{Rate: 0.02, Delay: msec, Jitter: 2 * msec, Confidence: 0.99}
+	around := func(q [3]time.Duration, wide time.Duration) *MeasuredDelay {
+		d := &MeasuredDelay{Wanted: [3]time.Duration{8 * msec, 10 * msec, 12 * msec}, Sending: msec, Seen: q}
+		for i := range q {
+			d.Low[i], d.High[i] = q[i]-wide, q[i]+wide
+		}
+		return d
+	}
+	quartiles := func(a, b, c time.Duration) [3]time.Duration { return [3]time.Duration{a * msec, b * msec, c * msec} }
+	const first, third = "first quartile of the delay, about the median", "third quartile of the delay, about the median"
+	for name, tt := range map[string]struct {
+		m    Measured
+		want []string
+	}{
+		"nothing":              {Measured{}, nil},
+		"as wanted":            {Measured{Delay: around(quartiles(8, 10, 12), 0)}, nil},
+		"as late as it may":    {Measured{Delay: around(quartiles(10, 12, 14), 0)}, nil},
+		"too late":             {Measured{Delay: around(quartiles(11, 13, 15), 0)}, []string{"median delay"}},
+		"perhaps too late":     {Measured{Delay: around(quartiles(11, 13, 15), msec)}, nil},
+		"too early":            {Measured{Delay: around(quartiles(7, 9, 11), msec/2)}, []string{"median delay"}},
+		"perhaps too early":    {Measured{Delay: around(quartiles(7, 9, 11), msec)}, nil},
+		"no jitter":            {Measured{Delay: around(quartiles(10, 10, 10), 0)}, nil},
+		"too little jitter":    {Measured{Delay: &MeasuredDelay{Wanted: quartiles(5, 10, 15), Seen: quartiles(10, 10, 10), Low: quartiles(10, 10, 10), High: quartiles(10, 10, 10)}}, []string{first, third}},
+		"too much on one side": {Measured{Delay: around(quartiles(8, 10, 15), msec/2)}, []string{third}},
+		"some lost":            {Measured{Loss: share(0, 1, 1000, 1, 0.99)}, []string{"loss"}},
+		"none lost":            {Measured{Loss: share(0, 0, 1000, 1, 0.99)}, nil},
+		"lost as wanted":       {Measured{Loss: share(0.01, 12, 1000, 1, 0.99)}, nil},
+		"more lost":            {Measured{Loss: share(0.01, 25, 1000, 1, 0.99)}, []string{"loss"}},
+		"more lost in bursts":  {Measured{Loss: share(0.01, 25, 1000, 10, 0.99)}, nil},
+		"fewer lost":           {Measured{Loss: share(0.1, 70, 1000, 1, 0.99)}, []string{"loss"}},
+		"not doubled":          {Measured{Duplication: share(0.1, 0, 1000, 1, 0.99)}, []string{"duplication"}},
+		"slow":                 {Measured{Rate: &MeasuredRate{Wanted: 100, Seen: 97, Low: 97, High: 97}}, []string{"rate"}},
+		"perhaps slow":         {Measured{Rate: &MeasuredRate{Wanted: 100, Seen: 97, Low: 95, High: 98.5}}, nil},
+		"fast":                 {Measured{Rate: &MeasuredRate{Wanted: 100, Seen: 103, Low: 103, High: 103}}, []string{"rate"}},
+		"all": {Measured{Delay: around(quartiles(11, 13, 15), 0), Loss: share(0, 9, 9, 1, 0.99), Duplication: share(0, 9, 9, 1, 0.99), Rate: &MeasuredRate{Wanted: 9}},
+			[]string{"median delay", "loss", "duplication", "rate"}},
+	} {
+		tt.m.Link, tt.m.From, tt.m.To = "ab", "a", "b"
+		var got []string
+		for _, o := range tt.m.judge(tolerance) {
+			got = append(got, o.What)
+			text := (&ToleranceError{[]OutOfTolerance{o}}).Error()
+			for _, part := range []string{o.Link, "from a to b", o.What, o.Wanted, o.Seen, o.Within, o.Tolerance} {
+				if !strings.Contains(text, part) {
+					t.Errorf("%s: no %q in %q", name, part, text)
+				}
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: wrong is %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+// The share that does not come, and by how much bursts inflate the variance of their number, by hand.
+func TestLossOf(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		shape              topology.Shape
+		missing, inflation float64
+	}{
+		{topology.Shape{}, 0, 1},
+		{topology.Shape{Loss: 0.01}, 0.01, 1},
+		{topology.Shape{Loss: 0.1, Duplication: 0.5}, 0.05, 1},
+		{topology.Shape{Corruption: 0.5}, 0.5 * (1 - 6.125/100), 1},
+		{topology.Shape{Loss: 0.5, Corruption: 0.5}, 0.5 + 0.5*0.5*(1-6.125/100), 1},
+		// Correlation c inflates by (1+c)/(1-c).
+		{topology.Shape{Loss: 0.1, LossCorrelation: 0.5}, 0.1, 3},
+		{topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.01, R: 0.24}}, 0.04, 1.75 / 0.25},
+		// States that say nothing of the loss inflate nothing, those that say half of it less.
+		{topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.1, R: 0.1, Bad: 0.3, Good: 0.1}}, 0.2, 1 + 0.25*0.04/0.16*2*0.8/0.2},
+	} {
+		missing, inflation := lossOf(tt.shape, 100)
+		if math.Abs(missing-tt.missing) > 1e-12 || math.Abs(inflation-tt.inflation) > 1e-9 {
+			t.Errorf("%v: %v, %v; want %v, %v", tt.shape, missing, inflation, tt.missing, tt.inflation)
+		}
+	}
+}
+
+// The quartiles of distributions are known: of a normal one they are 0.6745 standard deviations from the mean, of a uniform
+// one √3/2.
+func TestQuartilesOf(t *testing.T) {
+	t.Parallel()
+	const delay, jitter = 100 * time.Millisecond, 10 * time.Millisecond
+	for _, tt := range []struct {
+		shape        topology.Shape
+		first, third float64 // standard deviations from the mean
+	}{
+		{topology.Shape{Delay: delay}, 0, 0},
+		{topology.Shape{Delay: delay, Loss: 0.5, Rate: 1}, 0, 0},
+		{topology.Shape{Delay: delay, Jitter: jitter}, -0.6745, 0.6745},
+		{topology.Shape{Delay: delay, Jitter: jitter, Distribution: "uniform"}, -0.866, 0.866},
+		{topology.Shape{Delay: delay, Jitter: jitter, Unordered: true}, -0.6745, 0.6745},
+	} {
+		q := quartilesOf(tt.shape, time.Second)
+		for i, want := range []float64{tt.first, 0, tt.third} {
+			if got := float64(q[i]-delay) / float64(jitter); math.Abs(got-want) > 0.03 {
+				t.Errorf("%v: quartile %d is %v deviations from the mean, want %v", tt.shape, i+1, got, want)
+			}
+		}
+	}
+	// What may not overtake comes later.
+	shape := topology.Shape{Delay: delay, Jitter: jitter}
+	if apart, close := quartilesOf(shape, time.Second), quartilesOf(shape, time.Millisecond); close[1] < apart[1]+jitter/2 {
+		t.Errorf("median %v, one second apart %v", close[1], apart[1])
+	}
+}
+
+// The intervals of quartiles are those of the binomial distribution.
+func TestQuartiles(t *testing.T) {
+	t.Parallel()
+	values := make([]time.Duration, 1000)
+	for i := range values {
+		values[i] = time.Duration((i*7 + 3) % 1000) // all from 0 to 999
+	}
+	q, low, high := quartiles(values, 2)
+	if q != [3]time.Duration{250, 500, 750} || low != [3]time.Duration{222, 468, 722} || high != [3]time.Duration{278, 532, 778} {
+		t.Errorf("%v, %v, %v", q, low, high)
+	}
+	if _, low, high := quartiles([]time.Duration{7}, 4); low[0] != 7 || high[2] != 7 {
+		t.Errorf("one value: %v, %v", low, high)
+	}
+	if z := deviations(0.95); math.Abs(z-1.96) > 0.001 {
+		t.Errorf("%v deviations", z)
+	}
+}
+
+// A rate is that of what comes after what an idle link passes at once; it is not known if the sender was slower.
+func TestRateOf(t *testing.T) {
+	t.Parallel()
+	const frame = 1000
+	w := topology.Shape{Rate: 8 * topology.Mbit, Delay: 10 * time.Millisecond}
+	begin := time.Now()
+	// made sends frames gap apart, and each leaves spacing after the one before.
+	made := func(n int, gap, spacing time.Duration) (f traffic.Fates) {
+		free := begin
+		for i := range n {
+			sent := begin.Add(time.Duration(i) * gap)
+			at := sent.Add(w.Delay)
+			if at.Before(free) {
+				at = free
+			}
+			free = at.Add(spacing)
+			f.Sent = append(f.Sent, sent)
+			f.Arrived = append(f.Arrived, traffic.Arrival{Number: i, At: at, Delay: at.Sub(sent)})
+		}
+		return f
+	}
+	const spacing = time.Millisecond // of 1000 bytes at 8 Mbit/s
+	for name, tt := range map[string]struct {
+		fates traffic.Fates
+		shape topology.Shape
+		want  float64 // Mbit/s; 0: not known
+	}{
+		"as wanted":           {made(500, spacing/3, spacing), w, 8},
+		"half":                {made(500, spacing/3, 2*spacing), w, 4},
+		"double":              {made(500, spacing/3, spacing/2), w, 16},
+		"slow sender":         {made(500, 2*spacing, spacing), w, 0},
+		"sender at the rate":  {made(500, spacing, 0), w, 0},
+		"few":                 {made(20, spacing/3, spacing), w, 0},
+		"none":                {traffic.Fates{}, w, 0},
+		"jitter hides it":     {made(500, spacing/3, spacing), topology.Shape{Rate: w.Rate, Delay: time.Second, Jitter: time.Second}, 0},
+		"corrupted, so fewer": {made(500, spacing/3, 2*spacing), topology.Shape{Rate: w.Rate, Delay: w.Delay, Corruption: 0.5 / (1 - 6.125/frame)}, 8},
+	} {
+		r, why := rateOf(tt.fates, tt.shape, frame)
+		if (r == nil) != (tt.want == 0) || (why == "") != (r != nil) {
+			t.Errorf("%s: %+v, %q", name, r, why)
+			continue
+		}
+		if r != nil && (math.Abs(r.Seen/1e6-tt.want) > 0.01 || r.Low > r.Seen || r.High < r.Seen || r.Wanted != 8e6) {
+			t.Errorf("%s: %+v, want %v Mbit/s", name, r, tt.want)
+		}
+	}
+}
+
+// What cannot be measured in a time that one waits for is not tried.
+func TestUnmeasurable(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		link    topology.Link
+		ignored []string
+		want    bool
+	}{
+		"nothing":    {topology.Link{}, nil, false},
+		"usual":      {topology.Link{Shape: topology.Shape{Rate: 1e6, Delay: time.Second, Jitter: time.Millisecond, Loss: 0.1}}, nil, false},
+		"unshaped":   {topology.Link{Shape: topology.Shape{Rate: 1e6}}, []string{"rate"}, true},
+		"air":        {topology.Link{WiFi: &topology.Station{}}, nil, true},
+		"long":       {topology.Link{Shape: topology.Shape{Delay: time.Hour}}, nil, true},
+		"varies":     {topology.Link{Shape: topology.Shape{Delay: time.Second, Jitter: time.Second}}, nil, true},
+		"outage":     {topology.Link{Shape: topology.Shape{Outages: make([]topology.Outage, 1)}}, nil, true},
+		"rates":      {topology.Link{Shape: topology.Shape{RateTrace: make([]topology.RateStep, 1)}}, nil, true},
+		"loss trace": {topology.Link{Shape: topology.Shape{LossTrace: []int{1, 1}}}, nil, true},
+	} {
+		if why := unmeasurable(topology.PlannedLink{Link: tt.link}, tt.ignored); (why != "") != tt.want {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}

@@ -1,0 +1,35 @@
+package run
+
+import (
+	"time"
+
+	"pqlab/lab"
+	"pqlab/report"
+)
+
+// linkOf is what was measured of a link, as a result has it.
+func linkOf(m lab.Measured) report.Link {
+	l := report.Link{
+		Link: m.Link, From: m.From, To: m.To, Shaper: m.Shaper, Wanted: m.Wanted.String(), Tries: m.Tries, Unmeasured: m.Unmeasured,
+		Loss: shareOf(m.Loss), Duplication: shareOf(m.Duplication),
+		LateMs: ms(m.Lateness.Max), LateP99Ms: ms(m.Lateness.P99),
+	}
+	if d := m.Delay; d != nil {
+		quartiles := func(q [3]time.Duration) [3]float64 { return [3]float64{ms(q[0]), ms(q[1]), ms(q[2])} }
+		l.Delay = &report.LinkDelay{
+			Packets: d.Packets, Wanted: quartiles(d.Wanted), Sending: ms(d.Sending), Seen: quartiles(d.Seen), Low: quartiles(d.Low), High: quartiles(d.High),
+			Least: ms(d.Least), P99: ms(d.P99), Most: ms(d.Most),
+		}
+	}
+	if m.Rate != nil {
+		l.Rate = &report.LinkRate{Wanted: m.Rate.Wanted, Seen: m.Rate.Seen}
+	}
+	return l
+}
+
+func shareOf(s *lab.MeasuredShare) *report.LinkShare {
+	if s == nil {
+		return nil
+	}
+	return &report.LinkShare{Packets: s.Packets, Count: s.Count, Wanted: s.Wanted, Seen: s.Seen, Low: s.Low, High: s.High}
+}
