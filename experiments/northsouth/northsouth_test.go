@@ -202,6 +202,11 @@ func TestModel(t *testing.T) {
 			t.Errorf("%s: %s", name, gbit(v))
 		}
 	}
+	// Out of reach all is sent, and nothing arrives.
+	far := Options{Distances: []float64{2000}}.settings()[3]
+	if v, err := far.model(1); err != nil || v != 0 {
+		t.Errorf("%v: %s, %v", far, gbit(v), err)
+	}
 	if at["MCS 5"] >= at["MCS 9"] || at["A-MPDU 8 MPDUs"] >= at["A-MPDU 32 MPDUs"] || at["distance 40 m"] >= at["distance 5 m"] {
 		t.Errorf("%v", at)
 	}
