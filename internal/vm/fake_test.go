@@ -258,6 +258,20 @@ func TestNoQEMU(t *testing.T) {
 	}
 }
 
+// A directory without a kernel's modules is told before anything is started, with what is to be there.
+func TestNoModules(t *testing.T) {
+	config, pid := pretend(t, "echo")
+	config.Kernel.Modules = t.TempDir()
+	_, err := Run(t.Context(), config)
+	var e *kernel.Error
+	if !errors.As(err, &e) || e.Kernel != config.Kernel.Name || e.Remedy == "" || !errors.Is(err, os.ErrNotExist) || !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	if exists(pid) {
+		t.Error("QEMU was started")
+	}
+}
+
 // A KVM that hangs costs its time once: the guest then boots without, and the next does so at once.
 func TestKVMHangs(t *testing.T) {
 	config, pid := pretend(t, "kvm hangs")

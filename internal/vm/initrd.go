@@ -25,7 +25,7 @@ func initrd(program string, k kernel.Kernel) (*os.File, error) {
 	var modules *kernel.Modules
 	if k.Modules != "" {
 		if modules, err = kernel.ReadModules(k.Modules); err != nil {
-			return nil, err
+			return nil, &kernel.Error{Kernel: k.Name, Err: err, Remedy: "--modules takes the directory that has the modules.dep of this very kernel: …/lib/modules/" + k.Release}
 		}
 	}
 	boot, err := bootModules(modules)

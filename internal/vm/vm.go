@@ -332,7 +332,7 @@ func (m *machine) explain(e *Error, s spec) {
 		e.Remedy = "--accel tcg works without"
 	case console == "" && said != "": // no guest ever ran
 		e.Kind = ErrQEMU
-		e.Remedy = "QEMU 7.2 or newer with 9p is needed (Debian: qemu-system-x86)"
+		e.Remedy = "QEMU 7.2 or newer with 9p is needed (Debian: qemu-system-x86), and as much memory as the guest is to have (--memory)"
 	default:
 		e.Remedy = "is it a Linux kernel for x86-64 with CONFIG_PVH, CONFIG_VIRTIO_PCI and CONFIG_SERIAL_8250_CONSOLE, and is the memory enough (--memory)? pqlab vm fetch gets a kernel that boots"
 	}

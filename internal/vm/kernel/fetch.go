@@ -196,6 +196,7 @@ func (c Cache) Fetch(ctx context.Context, apt Apt, name string, say func(string)
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	e := &Error{Kernel: name, Err: err}
+	var place *fs.PathError
 	switch {
 	case errors.Is(err, ErrNoApt):
 		e.Remedy = "take a kernel by its path or the running one: --kernel FILE, --kernel host"
@@ -205,6 +206,8 @@ func (c Cache) Fetch(ctx context.Context, apt Apt, name string, say func(string)
 		e.Remedy = "apt-get update, as root, and try again"
 	case errors.Is(err, ErrFull):
 		e.Remedy = "make room in " + c.Dir + ", or set XDG_CACHE_HOME to a directory elsewhere"
+	case errors.As(err, &place):
+		e.Remedy = "let this user write to " + c.Dir + ", or set XDG_CACHE_HOME to a directory elsewhere"
 	}
 	return Kernel{}, e
 }

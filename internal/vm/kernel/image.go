@@ -85,6 +85,25 @@ func isELF(b []byte) bool {
 	return len(b) > 64 && bytes.HasPrefix(b, []byte("\x7fELF\x02\x01")) && binary.LittleEndian.Uint16(b[machine:]) == 62
 }
 
+// whole checks that a vmlinux holds all that its program headers speak of (elf(5)). Of another image it says nothing.
+func whole(image []byte) error {
+	if !isELF(image) {
+		return nil
+	}
+	const size = 56 // of an Elf64_Phdr
+	at, n := binary.LittleEndian.Uint64(image[32:]), uint64(binary.LittleEndian.Uint16(image[56:]))
+	end := at + n*size
+	for ; n > 0 && at < uint64(len(image)) && end <= uint64(len(image)); n-- {
+		segment := image[at:][:size]
+		end = max(end, binary.LittleEndian.Uint64(segment[8:])+binary.LittleEndian.Uint64(segment[32:]))
+		at += size
+	}
+	if end > uint64(len(image)) {
+		return fmt.Errorf("%w: it is cut short at %d of %d bytes", ErrImage, len(image), end)
+	}
+	return nil
+}
+
 // header checks that image is a bzImage.
 func header(image []byte) error {
 	if len(image) < realModeHeaderEnd || !bytes.Equal(image[offMagic:offMagic+4], []byte("HdrS")) {

@@ -5,7 +5,10 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -120,6 +123,36 @@ func TestNotAKernel(t *testing.T) {
 		if !errors.Is(err, ErrImage) || got != nil || errors.Is(err, errors.ErrUnsupported) != c.unsupported {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
+	}
+}
+
+// A vmlinux that was cut short is known by its program headers.
+func TestWhole(t *testing.T) {
+	t.Parallel()
+	const headers, segment, size = 300, 1000, 3000
+	image := vmlinux(segment + size)
+	clear(image[headers : headers+2*56])
+	binary.LittleEndian.PutUint64(image[32:], headers)
+	binary.LittleEndian.PutUint16(image[56:], 2)
+	binary.LittleEndian.PutUint64(image[headers+56+8:], segment)
+	binary.LittleEndian.PutUint64(image[headers+56+32:], size)
+	for n, want := range map[int]error{len(image): nil, segment + size: nil, segment + size - 1: ErrImage, segment: ErrImage, headers + 2*56 - 1: ErrImage} {
+		if err := whole(image[:n]); !errors.Is(err, want) {
+			t.Errorf("%d bytes: %v, want %v", n, err, want)
+		}
+	}
+	far := slices.Clone(image)
+	binary.LittleEndian.PutUint64(far[32:], 1<<63)
+	if err := whole(far); !errors.Is(err, ErrImage) {
+		t.Errorf("program headers that are nowhere: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "vmlinux")
+	if err := os.WriteFile(path, image[:segment], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var e *Error
+	if _, err := (Cache{}).Find(path); !errors.Is(err, ErrImage) || !errors.As(err, &e) || e.Remedy == "" {
+		t.Errorf("to be booted: %v", err)
 	}
 }
 

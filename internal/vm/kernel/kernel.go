@@ -138,6 +138,9 @@ func fromFile(path string) (Kernel, error) {
 		return Kernel{}, &Error{Err: err, Remedy: "--kernel takes a path, the name of a Debian package, or host"}
 	}
 	release, err := Release(image)
+	if err == nil {
+		err = whole(image)
+	}
 	if err != nil {
 		return Kernel{}, &Error{Err: err, Remedy: "--kernel takes a vmlinux or a bzImage (vmlinuz) for x86-64"}
 	}

@@ -20,7 +20,7 @@ func (c Cache) FetchPackages(ctx context.Context, apt Apt, names []string, say f
 	switch {
 	case errors.Is(err, ErrNoApt), errors.Is(err, ErrNoPackage), errors.Is(err, ErrDownload), errors.Is(err, ErrCorrupt):
 		err = fmt.Errorf("%w: %w (as root, apt-get update may help)", errors.ErrUnsupported, err)
-	case err != nil && full(err):
+	case errors.Is(err, ErrFull), err != nil && full(err):
 		err = fmt.Errorf("%w: %w; make room in %s, or set XDG_CACHE_HOME", errors.ErrUnsupported, err, c.Dir)
 	}
 	return dir, err
