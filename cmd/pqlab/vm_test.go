@@ -100,13 +100,20 @@ func settings(t *testing.T, f *os.File) unix.Termios {
 	return *s
 }
 
-// On a terminal Ctrl-C goes to the command, and the terminal is as before afterwards.
+// On a terminal Ctrl-C goes to the command, which knows the terminal's size as it changes, and the terminal is as before
+// afterwards.
 func TestVMTerminal(t *testing.T) {
 	needGuest(t)
 	clean(t)
 	master, slave := terminal(t)
-	c := command(t, "vm", "--", "sh", "-c", `stty -echo; trap 'echo interrupted; exit 9' INT; tty; echo ready; while :; do sleep 0.05; done`)
+	c := command(t, "vm", "--", "sh", "-c", `stty -echo; trap 'echo interrupted; exit 9' INT; trap 'stty size' WINCH; tty; stty size; echo ready; while :; do sleep 0.05; done`)
 	c.Stdin, c.Stdout, c.Stderr = slave, slave, slave
+	resize := func(rows, columns uint16) {
+		if err := unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resize(33, 99)
 	before := settings(t, slave)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -129,6 +136,14 @@ func TestVMTerminal(t *testing.T) {
 	if !strings.Contains(screen.String(), "/dev/pts/") {
 		t.Errorf("no terminal: %q", &screen)
 	}
+	if !strings.Contains(screen.String(), "33 99\r\n") {
+		t.Errorf("not its size: %q", &screen)
+	}
+	resize(44, 111)
+	if err := c.Process.Signal(unix.SIGWINCH); err != nil { // the kernel's, were it the program's own terminal
+		t.Fatal(err)
+	}
+	await("44 111\r\n")
 	if _, err := master.Write([]byte{3}); err != nil {
 		t.Fatal(err)
 	}
