@@ -45,7 +45,7 @@ func carries(e testlab.Env) {
 			// What passed the fibre is IKE between the ends, as much as was told, and ESP.
 			packets := recording.Stop()
 			var esp uint64
-			var ike int
+			var ike []int // bytes of each message
 			for _, p := range packets {
 				src, dst := outer(p)
 				if !src.IsValid() || src.IsLinkLocalUnicast() || dst.IsMulticast() {
@@ -64,11 +64,18 @@ func carries(e testlab.Env) {
 				Expect(ok).To(BeTrue(), "%v", p)
 				Expect(udp.DstPort).To(BeElementOf(layers.UDPPort(500), layers.UDPPort(4500)))
 				Expect(udp.SrcPort).To(Equal(udp.DstPort))
-				ike += len(udp.Payload)
+				ike = append(ike, len(udp.Payload))
 			}
-			Expect(ike).To(Equal(report.Traffic.Sent + report.Traffic.Received))
-			Expect(report.Traffic.MessagesSent).To(Equal(2))
-			Expect(report.Traffic.MessagesReceived).To(Equal(2))
+			// Two round trips, and what charon repeats on a slow machine, even after the exchange.
+			Expect(report.Traffic.MessagesSent).To(BeNumerically(">=", 2))
+			Expect(report.Traffic.MessagesReceived).To(BeNumerically(">=", 2))
+			told := report.Traffic.MessagesSent + report.Traffic.MessagesReceived
+			Expect(len(ike)).To(BeNumerically(">=", told))
+			bytes := 0
+			for _, n := range ike[:told] {
+				bytes += n
+			}
+			Expect(bytes).To(Equal(report.Traffic.Sent + report.Traffic.Received))
 			Expect(esp).To(BeNumerically(">", 0))
 
 			log, err := r.Node("d1").Agent().Log(ctx)
