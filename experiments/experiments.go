@@ -55,10 +55,10 @@ const (
 	HTMLFile = "index.html"
 )
 
-// Picture is a chart in a file of its own.
+// Picture is drawn into a file of its own.
 type Picture struct {
-	File string // "times.svg"
-	report.Chart
+	File    string // "times.svg"
+	Drawing interface{ WriteSVG(io.Writer) error }
 }
 
 // CheckDir tells before a run whether WriteDir would accept dir: it can be written to, and is missing, empty, or holds an
@@ -102,7 +102,7 @@ func WriteDir(dir string, result any, page report.Document, pictures ...Picture)
 	}
 	for _, p := range pictures {
 		f := &file{name: p.File}
-		if err := p.WriteSVG(&f.text); err != nil {
+		if err := p.Drawing.WriteSVG(&f.text); err != nil {
 			return err
 		}
 		files = append(files, f)

@@ -28,8 +28,9 @@ func TestWriteDir(t *testing.T) {
 		Places: []report.ChartPlace{{Group: "1", Name: "x"}, {Group: "1", Name: "y"}, {Group: "2", Name: "x"}},
 		Bars:   [][][]*report.ChartBar{{{{Value: 3}, nil, {Title: "none"}}}},
 	}
+	plan := report.Map{Title: "a & b", Columns: []string{"x", "y"}, Rows: []string{"1"}, Cells: [][]report.MapCell{{{Colour: 1, Text: "<"}}}, Legend: []string{"l"}}
 	write := func(dir string) error {
-		return WriteDir(dir, r, report.Document{Title: "t", Sections: []report.Section{{Chart: &chart}}}, Picture{"p.svg", chart})
+		return WriteDir(dir, r, report.Document{Title: "t", Sections: []report.Section{{Chart: &chart}}}, Picture{"p.svg", chart}, Picture{"m.svg", plan})
 	}
 	for range 2 { // the second time over the first
 		if err := write(dir); err != nil {
@@ -37,7 +38,7 @@ func TestWriteDir(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 3 {
+	if err != nil || len(entries) != 4 {
 		t.Errorf("%v, %v", entries, err)
 	}
 	f, err := os.Open(filepath.Join(dir, "p.svg"))

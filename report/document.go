@@ -24,6 +24,7 @@ type Document struct {
 type Section struct {
 	Title string
 	Chart *Chart
+	Map   *Map
 	Table *Table
 	Facts []Fact
 	Notes []string
@@ -42,7 +43,7 @@ type Fact struct{ Name, Value string }
 // WriteHTML writes one page that needs nothing else: no script, no font, no image from elsewhere.
 func (d Document) WriteHTML(w io.Writer) error {
 	t, err := template.New("document").Funcs(template.FuncMap{
-		"style": style, "plain": plain, "chart": func(c *Chart) template.HTML { return c.inline() },
+		"style": style, "plain": plain, "chart": func(c *Chart) template.HTML { return c.inline() }, "map": func(m *Map) template.HTML { return m.inline() },
 	}).Parse(documentText)
 	if err != nil {
 		return fmt.Errorf("%s as HTML: %w", d.Title, err)

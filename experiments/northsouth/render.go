@@ -101,5 +101,5 @@ func (r Result) Document() report.Document {
 
 // WriteDir writes the report.
 func (r Result) WriteDir(dir string) error {
-	return experiments.WriteDir(dir, r, r.Document(), experiments.Picture{File: "throughput.svg", Chart: r.Chart()})
+	return experiments.WriteDir(dir, r, r.Document(), experiments.Picture{File: "throughput.svg", Drawing: r.Chart()})
 }

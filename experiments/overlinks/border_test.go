@@ -290,6 +290,21 @@ func TestRender(t *testing.T) {
 				}
 			}
 		}
+		if m := s.Map; m != nil {
+			coloured := map[int]int{}
+			for i, row := range m.Cells {
+				if len(row) != len(m.Columns) || len(m.Cells) != len(m.Rows) {
+					t.Errorf("%s: row %d has %d cells of %d", m.Title, i, len(row), len(m.Columns))
+				}
+				for _, c := range row {
+					coloured[c.Colour]++
+				}
+			}
+			// Where Dilithium2 never ends Falcon is the faster.
+			if want := (map[int]int{1: 10, 2: 6}); strings.Contains(m.Title, d2) && !reflect.DeepEqual(coloured, want) {
+				t.Errorf("%s: colours %v, want %v", m.Title, coloured, want)
+			}
+		}
 		if c := s.Chart; c != nil {
 			if len(c.Rows) != 2 || len(c.Columns) != 2 || len(c.Places) != 16 {
 				t.Errorf("%d × %d panels of %d", len(c.Rows), len(c.Columns), len(c.Places))

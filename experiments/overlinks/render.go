@@ -69,33 +69,68 @@ func (r Result) Times(d Devices) report.Table {
 	return t
 }
 
-// Map is who is faster where, of one pair: a row for each loss and delay, a column for each rate.
-func (r Result) Map(p Pair) report.Table {
-	t := report.Table{Text: 2, Head: []string{"loss", "delay"}}
-	var rates []topology.Rate
+// grid is one pair's comparisons: rates, and a row for each loss and delay, of as many as there are rates.
+func (r Result) grid(p Pair) (rates []topology.Rate, rows [][]*Comparison) {
 	for _, c := range r.Comparisons {
 		if p == (Pair{c.Devices, c.Falcon, c.Other}) && !slices.Contains(rates, c.Link.Rate) {
 			rates = append(rates, c.Link.Rate)
 		}
 	}
 	slices.Sort(rates)
-	for _, rate := range rates {
-		t.Head = append(t.Head, rate.String())
-	}
-	var row []string
 	var of Link
-	for _, c := range r.Comparisons {
+	for i, c := range r.Comparisons {
 		if p != (Pair{c.Devices, c.Falcon, c.Other}) {
 			continue
 		}
-		if row == nil || of.Loss != c.Link.Loss || of.DelayMs != c.Link.DelayMs {
-			row = append([]string{percent(c.Link.Loss), c.Link.delay().String()}, make([]string, len(rates))...)
-			of = c.Link
-			t.Rows = append(t.Rows, row)
+		if rows == nil || of.Loss != c.Link.Loss || of.DelayMs != c.Link.DelayMs {
+			rows, of = append(rows, make([]*Comparison, len(rates))), c.Link
 		}
-		row[2+slices.Index(rates, c.Link.Rate)] = c.text()
+		rows[len(rows)-1][slices.Index(rates, c.Link.Rate)] = &r.Comparisons[i]
+	}
+	return rates, rows
+}
+
+// Map is who is faster where, of one pair: a row for each loss and delay, a column for each rate.
+func (r Result) Map(p Pair) report.Table {
+	t := report.Table{Text: 2, Head: []string{"loss", "delay"}}
+	rates, rows := r.grid(p)
+	for _, rate := range rates {
+		t.Head = append(t.Head, rate.String())
+	}
+	for _, of := range rows {
+		row := []string{percent(of[0].Link.Loss), of[0].Link.delay().String()}
+		for _, c := range of {
+			row = append(row, c.text())
+		}
+		t.Rows = append(t.Rows, row)
 	}
 	return t
+}
+
+// Picture is Map as a picture: the border is where the colour changes.
+func (r Result) Picture(p Pair) report.Map {
+	falcon, _, _ := strings.Cut(p.Falcon, "+")
+	other, _, _ := strings.Cut(p.Other, "+")
+	m := report.Map{Title: fmt.Sprintf("Who is faster: %v, %v", p, p.Devices), Corner: "loss, delay", Legend: []string{falcon + " is faster", other + " is faster"}}
+	rates, rows := r.grid(p)
+	for _, rate := range rates {
+		m.Columns = append(m.Columns, rate.String())
+	}
+	for _, of := range rows {
+		m.Rows = append(m.Rows, percent(of[0].Link.Loss)+", "+of[0].Link.delay().String())
+		var cells []report.MapCell
+		for _, c := range of {
+			cell := report.MapCell{Text: "no difference seen", Title: fmt.Sprintf("%v: %s", c.Link, c.text())}
+			if c.Faster != "" {
+				who, by, _ := strings.Cut(c.text(), " ")
+				by, within, _ := strings.Cut(by, " (")
+				cell.Colour, cell.Text, cell.Note = map[int]int{-1: 1, 1: 2}[c.sign()], strings.TrimSuffix(who, ",")+" "+by, strings.TrimSuffix(within, ")")
+			}
+			cells = append(cells, cell)
+		}
+		m.Cells = append(m.Cells, cells)
+	}
+	return m
 }
 
 // text says who is faster, and by how much: "falcon512 by 12.1 ms (11.3–13.0)".
@@ -238,10 +273,10 @@ func (r Result) Document() report.Document {
 		d.Sections = append(d.Sections, report.Section{Title: "Does the paper's advice hold?", Table: &verdicts, Notes: r.Method()})
 	}
 	for _, p := range r.Pairs() {
-		limits, where := r.Limits(p), r.Map(p)
+		limits, where, picture := r.Limits(p), r.Map(p), r.Picture(p)
 		d.Sections = append(d.Sections,
-			report.Section{Title: fmt.Sprintf("Where the border lies: %v, %v", p, p.Devices), Table: &limits},
-			report.Section{Title: "Who is faster", Table: &where})
+			report.Section{Title: fmt.Sprintf("Where the border lies: %v, %v", p, p.Devices), Map: &picture, Table: &limits},
+			report.Section{Title: "By how much", Table: &where})
 	}
 	for _, dev := range r.Devices() {
 		chart, times := r.Chart(dev), r.Times(dev)
@@ -250,15 +285,22 @@ func (r Result) Document() report.Document {
 	return d
 }
 
+// numbered names the i-th picture of a kind.
+func numbered(kind string, i int) string {
+	if i == 0 {
+		return kind + ".svg"
+	}
+	return fmt.Sprintf("%s-%d.svg", kind, i+1)
+}
+
 // WriteDir writes the report.
 func (r Result) WriteDir(dir string) error {
 	var pictures []experiments.Picture
 	for i, d := range r.Devices() {
-		name := "times.svg"
-		if i > 0 {
-			name = fmt.Sprintf("times-%d.svg", i+1)
-		}
-		pictures = append(pictures, experiments.Picture{File: name, Chart: r.Chart(d)})
+		pictures = append(pictures, experiments.Picture{File: numbered("times", i), Drawing: r.Chart(d)})
+	}
+	for i, p := range r.Pairs() {
+		pictures = append(pictures, experiments.Picture{File: numbered("border", i), Drawing: r.Picture(p)})
 	}
 	return experiments.WriteDir(dir, r, r.Document(), pictures...)
 }
