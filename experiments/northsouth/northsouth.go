@@ -226,9 +226,11 @@ func sensitivity(of []Measured) Sensitivity {
 	s.At = meets(of, func(m Measured) float64 { return m.Median })
 	s.ModelAt = meets(of, func(m Measured) float64 { return m.Model })
 	s.Text = fmt.Sprintf("%s: %s", of[0].value(), gbit(of[0].Median))
-	if last := of[len(of)-1]; len(of) > 1 {
-		s.Text = fmt.Sprintf("%s to %s: %s to %s", of[0].value(), last.value(), gbit(of[0].Median), gbit(last.Median))
+	if len(of) == 1 {
+		return s
 	}
+	last := of[len(of)-1]
+	s.Text = fmt.Sprintf("%s to %s: %s to %s", of[0].value(), last.value(), gbit(of[0].Median), gbit(last.Median))
 	for _, met := range []struct {
 		what string
 		at   *float64
