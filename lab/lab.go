@@ -27,7 +27,7 @@ import (
 
 // Options say how a plan is made real. The zero value uses what the machine has.
 type Options struct {
-	Shaper string // "auto" (or empty), "tbf", "netem", "none"
+	Shaper string // "auto" (or empty), "tbf", "netem", "wire", "none"
 	// ManualClock stops the clock of every tunnel but for Lab.Advance.
 	ManualClock bool
 	// Reveal keeps the secrets of each exchange for Tunnel.Secrets. For verifying the combination, never otherwise.
@@ -386,7 +386,7 @@ func (l *Lab) Tunnel(name string) *Tunnel { return l.tunnels[name] }
 // Link is a link by its name; nil if the plan has none of that name.
 func (l *Lab) Link(name string) *links.Link { return l.links[name] }
 
-// ShapedBy names what gives the links their shapes: "tbf", "netem", "none" where there is nothing to give, or several of
+// ShapedBy names what gives the links their shapes: "tbf", "netem", "wire", "none" where there is nothing to give, or several of
 // them.
 func (l *Lab) ShapedBy() string {
 	var names []string

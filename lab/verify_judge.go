@@ -106,10 +106,15 @@ func duplicationOf(s topology.Shape, frame int) float64 {
 	return s.Duplication * (1 - missing) * (1 - missing)
 }
 
+// atOnce is how many frames may come faster than at the rate because the link was idle: a token bucket's 4 ms, but 4000
+// bytes at least, and what it gets while it is emptied at one and a half times its rate.
+func atOnce(rate topology.Rate, frame int) int {
+	return int(3*max(float64(rate)/8*0.004, 4000)/float64(frame)) + 2
+}
+
 // rateOf is the rate at which frames of that size came while more were sent than pass, or why they do not tell it.
 func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, why string) {
-	// What was idle passes some at once: a token bucket's 4 ms, but 4000 bytes and a frame at least.
-	first := int(max(float64(w.Rate)/8*0.004, 4000)/float64(frame)) + 2
+	first := atOnce(w.Rate, frame)
 	const least = 20
 	if len(got.Arrived) < first+least {
 		return nil, fmt.Sprintf("only %d frames of %d came, too few", len(got.Arrived), len(got.Sent))

@@ -174,7 +174,7 @@ func TestRateOf(t *testing.T) {
 		"double":              {made(500, spacing/3, spacing/2), w, 16},
 		"slow sender":         {made(500, 2*spacing, spacing), w, 0},
 		"sender at the rate":  {made(500, spacing, 0), w, 0},
-		"few":                 {made(20, spacing/3, spacing), w, 0},
+		"few":                 {made(30, spacing/3, spacing), w, 0},
 		"none":                {traffic.Fates{}, w, 0},
 		"jitter hides it":     {made(500, spacing/3, spacing), topology.Shape{Rate: w.Rate, Delay: time.Second, Jitter: time.Second}, 0},
 		"corrupted, so fewer": {made(500, spacing/3, 2*spacing), topology.Shape{Rate: w.Rate, Delay: w.Delay, Corruption: 0.5 / (1 - 6.125/frame)}, 8},

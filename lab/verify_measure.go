@@ -232,7 +232,7 @@ func (s *sample) missed(what string, err error) error {
 func (s *sample) delay() error {
 	w := s.m.Wanted
 	sending := takes(w.Rate, probeFrame)
-	n, gap := pace(max(2*time.Millisecond, 2*w.Jitter, 4*sending), sampling, cmp.Or(s.effort.Probes, 300))
+	n, gap := pace(max(2*time.Millisecond, 2*w.Jitter, 4*sending), sampling*time.Duration(max(1, s.effort.Probes/300)), cmp.Or(s.effort.Probes, 300))
 	got, err := s.send(probeFrame, patient, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
 	if err != nil {
 		return s.missed("delay", err)
@@ -270,7 +270,11 @@ func (s *sample) loss() error {
 	if !lossy(w) {
 		return nil
 	}
-	n, gap := pace(max(200*time.Microsecond, 4*takes(w.Rate, probeFrame)), sampling*time.Duration(max(1, s.effort.Losses/5000)), cmp.Or(s.effort.Losses, 5000))
+	apart := 200 * time.Microsecond
+	if s.effort.Losses > 5000 {
+		apart /= 4
+	}
+	n, gap := pace(max(apart, 4*takes(w.Rate, probeFrame)), sampling*time.Duration(max(1, s.effort.Losses/5000)), cmp.Or(s.effort.Losses, 5000))
 	got, err := s.send(probeFrame, patient, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
 	if err != nil {
 		return s.missed("loss", err)
@@ -304,6 +308,7 @@ func (s *sample) rate() error {
 	d := max(cmp.Or(s.effort.Rate, shortestRate), min(time.Duration(8*float64(w.Jitter)/max(s.tolerance.Rate, 0.001)), longestRate))
 	const frames = 250 // are enough
 	frame := min(max(int(float64(w.Rate)/8*d.Seconds()/frames), probeFrame), s.way.mtu+14)
+	d = max(d, min(time.Duration(atOnce(w.Rate, frame)+frames/4)*takes(w.Rate, frame), longestRate))
 	// The more the sooner the queue is full, and the less it matters that a busy machine lets the sender wait.
 	times := 1.5
 	if w.Rate <= easyRate {

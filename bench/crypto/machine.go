@@ -162,6 +162,12 @@ type observation struct {
 	cpus        int
 }
 
+// Watch begins to observe the machine; stop tells how busy it was since.
+func Watch() (stop func() Activity) {
+	before := observe()
+	return func() Activity { return observe().since(before) }
+}
+
 func observe() observation {
 	o := readObservation(os.DirFS("/"))
 	var u unix.Rusage

@@ -12,7 +12,7 @@ import (
 func newBench() *cobra.Command {
 	c := &cobra.Command{Use: "bench", Short: "Measure how fast pqlab is"}
 	group(c)
-	c.AddCommand(newBenchLabs(), newBenchTunnel(), newBenchSAs(), newBenchCrypto(), newBenchExchange())
+	c.AddCommand(newBenchLabs(), newBenchTunnel(), newBenchSAs(), newBenchCrypto(), newBenchExchange(), newBenchLinks())
 	return c
 }
 

@@ -1,0 +1,174 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pqlab/bench/crypto"
+	"pqlab/lab"
+	"pqlab/links"
+	"pqlab/topology"
+)
+
+// Links is how far links are off what they are asked for, and what a wire costs.
+type Links struct {
+	// Caveat says what the figures must not be taken for; empty where they may be taken for the machine's.
+	Caveat   string            `json:"caveat,omitempty"`
+	Shapers  []string          `json:"shapers"`
+	Missing  map[string]string `json:"missing,omitempty"` // shapers that this machine lacks, and why
+	Activity crypto.Activity   `json:"activity"`          // while links were measured idle
+	Errors   []LinkError       `json:"errors"`
+	// LoadMissing is why nothing was measured beside a load; empty if it was.
+	LoadMissing string     `json:"load_missing,omitempty"`
+	Wire        *WireGoals `json:"wire,omitempty"` // nil where there is none
+}
+
+// LinkError is how far a link was off, the worse of its directions.
+type LinkError struct {
+	Shaper     string   `json:"shaper"`
+	Loaded     bool     `json:"loaded"`                 // all processors had something else to do
+	Rate       float64  `json:"wanted_bits_per_second"` // 0: none
+	Delay      float64  `json:"wanted_delay_ms"`        // one way
+	P50        float64  `json:"delay_error_p50_us"`     // of packets of 100 bytes
+	P99        float64  `json:"delay_error_p99_us"`
+	Lost       int      `json:"lost"`                 // of packets that were not to be
+	Off        *float64 `json:"rate_error,omitempty"` // share of the rate; nil: not measured
+	Unmeasured []string `json:"unmeasured,omitempty"`
+}
+
+// Grid is what links are asked for.
+type Grid struct {
+	Rates  []topology.Rate // 0: none
+	Delays []time.Duration
+}
+
+// LinkGrid goes from 1 Mbit/s to 2 Gbit/s and from no delay to 200 ms; quick leaves out what lies between.
+func LinkGrid(quick bool) Grid {
+	if quick {
+		return Grid{[]topology.Rate{topology.Mbit, topology.Gbit}, []time.Duration{0, 5 * time.Millisecond}}
+	}
+	return Grid{
+		[]topology.Rate{0, topology.Mbit, 10 * topology.Mbit, 100 * topology.Mbit, topology.Gbit, 2 * topology.Gbit},
+		[]time.Duration{0, time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond},
+	}
+}
+
+// MeasureLinks measures a link of each shape of the grid, with each shaper that this machine has and that can give it, idle
+// and loaded; then, runs times, what a wire is meant to reach, in flows of d each.
+func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, packets int, progress func(string)) (Links, error) {
+	out := Links{Caveat: caveat(), Missing: map[string]string{}}
+	for _, shaper := range []string{"wire", "netem", "tbf"} {
+		_, err := links.Choose([]topology.PlannedLink{{Link: topology.Link{Shape: topology.Shape{Rate: topology.Mbit}}}}, shaper)
+		var lacks *links.UnsupportedError
+		switch {
+		case errors.As(err, &lacks):
+			out.Missing[shaper] = lacks.Links[0].Missing[0]
+		case err != nil:
+			return out, err
+		default:
+			out.Shapers = append(out.Shapers, shaper)
+		}
+	}
+	stop := crypto.Watch()
+	if err := out.measure(ctx, grid, false, progress); err != nil {
+		return out, err
+	}
+	out.Activity = stop()
+	load, err := startLoad(ctx)
+	if err != nil {
+		out.LoadMissing = err.Error()
+	} else {
+		err := out.measure(ctx, grid, true, progress)
+		load.stop()
+		if err != nil {
+			return out, err
+		}
+	}
+	if _, missing := out.Missing["wire"]; !missing {
+		w, err := measureWire(ctx, runs, d, packets, progress)
+		if err != nil {
+			return out, err
+		}
+		out.Wire = &w
+	}
+	return out, nil
+}
+
+// measure adds a link of each shape, shapers taking turns.
+func (l *Links) measure(ctx context.Context, grid Grid, loaded bool, progress func(string)) error {
+	for _, rate := range grid.Rates {
+		for _, delay := range grid.Delays {
+			for _, shaper := range l.Shapers {
+				if rate == 0 && delay == 0 || shaper == "tbf" && delay > 0 {
+					continue
+				}
+				shape := topology.Shape{Rate: rate, Delay: delay}
+				how := "idle"
+				if loaded {
+					how = "loaded"
+				}
+				progress(fmt.Sprintf("%s, %s: %v", shaper, how, shape))
+				m, err := measureLink(ctx, shaper, shape, lab.Effort{})
+				if err != nil {
+					return err
+				}
+				e := linkError(m)
+				e.Loaded = loaded
+				l.Errors = append(l.Errors, e)
+			}
+		}
+	}
+	return nil
+}
+
+// measureLink measures a link of that shape in a lab of its own.
+func measureLink(ctx context.Context, shaper string, shape topology.Shape, effort lab.Effort) (_ []lab.Measured, err error) {
+	t, err := topology.New("link").Host("a").Host("b").Ethernet("a", "b").Topology()
+	if err != nil {
+		return nil, err
+	}
+	t.Links[0].Shape = shape
+	p, err := t.Plan()
+	if err != nil {
+		return nil, err
+	}
+	l, err := lab.Up(ctx, p, lab.Options{Shaper: shaper})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
+	return l.Measure(ctx, p.Links[0], topology.Tolerance{Rate: 0.01, Confidence: 0.99}, effort)
+}
+
+// linkError is the worse of both directions.
+func linkError(m []lab.Measured) LinkError {
+	e := LinkError{Shaper: m[0].Shaper, Rate: float64(m[0].Wanted.Rate), Delay: ms(m[0].Wanted.Delay)}
+	for side, m := range m {
+		if d := m.Delay; d != nil {
+			wanted := d.Wanted[1]
+			if m.Shaper == "wire" { // a bucket of tokens lets what comes after a while pass at once
+				wanted += d.Sending
+			}
+			p50, p99 := us(d.Seen[1]-wanted), us(d.P99-wanted)
+			if side == 0 || p50 > e.P50 {
+				e.P50 = p50
+			}
+			if side == 0 || p99 > e.P99 {
+				e.P99 = p99
+			}
+		}
+		if m.Loss != nil {
+			e.Lost += m.Loss.Count
+		}
+		if m.Rate != nil {
+			off := m.Rate.Seen/m.Rate.Wanted - 1
+			if e.Off == nil || off*off > *e.Off**e.Off {
+				e.Off = &off
+			}
+		}
+		e.Unmeasured = append(e.Unmeasured, m.Unmeasured...)
+	}
+	return e
+}

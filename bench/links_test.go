@@ -1,0 +1,107 @@
+package bench
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"pqlab/internal/netns"
+	"pqlab/lab"
+	"pqlab/topology"
+)
+
+// The worse direction counts. A wire sends what comes at its rate, an idle bucket lets it pass at once.
+func TestLinkError(t *testing.T) {
+	t.Parallel()
+	direction := func(shaper string, p50, p99 time.Duration, rate float64) lab.Measured {
+		return lab.Measured{
+			Shaper: shaper, Wanted: topology.Shape{Rate: 1000, Delay: 5 * time.Millisecond},
+			Delay: &lab.MeasuredDelay{
+				Wanted: [3]time.Duration{0, 5 * time.Millisecond}, Seen: [3]time.Duration{0, p50}, P99: p99, Sending: time.Millisecond,
+			},
+			Loss: &lab.MeasuredShare{Count: 2}, Rate: &lab.MeasuredRate{Wanted: 1000, Seen: rate}, Unmeasured: []string{shaper},
+		}
+	}
+	const msec = time.Millisecond
+	for _, tt := range []struct {
+		m             []lab.Measured
+		p50, p99, off float64
+	}{
+		{[]lab.Measured{direction("wire", 6*msec, 7*msec, 990), direction("wire", 7*msec, 9*msec, 1005)}, 1000, 3000, -0.01},
+		{[]lab.Measured{direction("wire", 8*msec, 8*msec, 1000), direction("wire", 6*msec, 7*msec, 1020)}, 2000, 2000, 0.02},
+		{[]lab.Measured{direction("tbf", 5*msec, 6*msec, 1000), direction("tbf", 5*msec, 5*msec, 1000)}, 0, 1000, 0},
+	} {
+		e := linkError(tt.m)
+		if e.P50 != tt.p50 || e.P99 != tt.p99 || e.Off == nil || math.Abs(*e.Off-tt.off) > 1e-9 || e.Lost != 4 || e.Rate != 1000 || e.Delay != 5 || len(e.Unmeasured) != 2 {
+			t.Errorf("%+v, want %+v", e, tt)
+		}
+	}
+	if e := linkError([]lab.Measured{{}, {}}); e.Off != nil || e.P50 != 0 {
+		t.Errorf("nothing was measured: %+v", e)
+	}
+}
+
+// What is asked for goes from end to end of what is promised.
+func TestLinkGrid(t *testing.T) {
+	t.Parallel()
+	g := LinkGrid(false)
+	if slices.Min(g.Rates[1:]) != topology.Mbit || slices.Max(g.Rates) != 2*topology.Gbit || slices.Min(g.Delays) != 0 || slices.Max(g.Delays) != 200*time.Millisecond {
+		t.Errorf("%+v", g)
+	}
+	q := LinkGrid(true)
+	for _, r := range q.Rates {
+		if !slices.Contains(g.Rates, r) {
+			t.Errorf("%v is not in the whole grid", r)
+		}
+	}
+}
+
+// Links are measured, idle and beside a load, each with what can give its shape, and a wire is held against its goals.
+func TestMeasureLinks(t *testing.T) {
+	made, err := netns.New(1)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	made[0].Close()
+	out, err := MeasureLinks(t.Context(), Grid{[]topology.Rate{5 * topology.Mbit}, []time.Duration{0, 5 * time.Millisecond}}, 1, 200*time.Millisecond, 1000, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.Shapers)+len(out.Missing) != 3 || out.LoadMissing != "" {
+		t.Errorf("%+v", out)
+	}
+	want := 0
+	for _, s := range out.Shapers {
+		if want += 4; s == "tbf" { // which gives no delay
+			want -= 2
+		}
+	}
+	if len(out.Errors) != want {
+		t.Errorf("%d links, want %d", len(out.Errors), want)
+	}
+	for i, e := range out.Errors {
+		if e.Loaded != (i >= want/2) || e.Rate != 5e6 || e.Delay < 0 || e.P99 < e.P50 {
+			t.Errorf("%+v", e)
+		}
+	}
+	if slices.Contains(out.Shapers, "wire") {
+		w := out.Wire
+		if w == nil || len(w.Unshaped) != 1 || len(w.TCP) != 1 || len(w.P50) != 1 || len(w.IdleCPU) != 1 {
+			t.Fatalf("%+v", w)
+		}
+		if w.Unshaped[0] <= w.TCP[0]*1e8 || w.P50[0] < 0 || w.P99[0] < w.P50[0] || w.IdleCPU[0] < 0 || w.IdleCPU[0] > float64(64) {
+			t.Errorf("%+v", w)
+		}
+		if l := w.Loss; l.Packets != 1000 || l.Low > l.Seen || l.Seen > l.High || l.Wanted != 0.01 {
+			t.Errorf("%+v", l)
+		}
+		// More than the queue alone, and no more than is promised.
+		if w.Held <= w.HeldQueue || w.Held > w.HeldBound+2000 {
+			t.Errorf("held %d, queue %d, bound %d", w.Held, w.HeldQueue, w.HeldBound)
+		}
+	}
+}

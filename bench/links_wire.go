@@ -1,0 +1,198 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pqlab/lab"
+	"pqlab/links/medium"
+	"pqlab/topology"
+)
+
+// WireGoals is what a wire reaches of what it is meant to. Medians are of runs.
+type WireGoals struct {
+	Unshaped []float64 `json:"unshaped_tcp_bits_per_second"`
+	// TCP and UDP over a link of 1 Gbit/s, as share of what its frames leave them.
+	TCP []float64 `json:"gigabit_tcp_share"`
+	UDP []float64 `json:"gigabit_udp_share"` // empty where this machine did not send as much
+	// P50 and P99 are errors of a delay of 5 ms, in µs.
+	P50 []float64 `json:"delay_error_p50_us"`
+	P99 []float64 `json:"delay_error_p99_us"`
+	// Loss of 1 %, with its interval of 99 %.
+	Loss LossSeen `json:"loss"`
+	// IdleCPU is what IdleLinks idle wires take of one processor.
+	IdleLinks int       `json:"idle_links"`
+	IdleCPU   []float64 `json:"idle_cpu_share"`
+	// Held is the most that the model of a flooded link of HeldRate and HeldDelay held, in bytes, and HeldBound rate × delay
+	// × 2 with its queue, of HeldQueue, and room for a burst.
+	Held      int     `json:"held_bytes"`
+	HeldBound int     `json:"held_bound_bytes"`
+	HeldQueue int     `json:"held_queue_bytes"`
+	HeldRate  float64 `json:"held_bits_per_second"`
+	HeldDelay float64 `json:"held_delay_ms"`
+}
+
+// LossSeen is a share of packets with its confidence interval.
+type LossSeen struct {
+	Packets int     `json:"packets"`
+	Wanted  float64 `json:"wanted"`
+	Seen    float64 `json:"seen"`
+	Low     float64 `json:"low"`
+	High    float64 `json:"high"`
+}
+
+// What a wire is meant to reach on two cores that have nothing else to do.
+const (
+	GoalUnshaped  = 8e9  // bit/s of TCP
+	GoalRate      = 0.01 // off 1 Gbit/s
+	GoalDelayP50  = 80   // µs off 5 ms
+	GoalDelayP99  = 300
+	GoalLoss      = 100000 // packets
+	GoalIdleLinks = 100
+	GoalIdleCPU   = 0.05
+)
+
+// MedianOf is 0 where there are none.
+func MedianOf(values []float64) float64 { return median(append([]float64(nil), values...)) }
+
+func measureWire(ctx context.Context, runs int, d time.Duration, packets int, progress func(string)) (WireGoals, error) {
+	w := WireGoals{IdleLinks: GoalIdleLinks}
+	// Of a frame of 1514 bytes 1448 are TCP's, with timestamps.
+	const payload = 1448.0 / 1514
+	for i := range runs {
+		of := fmt.Sprintf(", run %d of %d", i+1, runs)
+		progress("TCP over a wire without a shape" + of)
+		rate, err := tcpOver(ctx, topology.Shape{}, d)
+		if err != nil {
+			return w, err
+		}
+		w.Unshaped = append(w.Unshaped, rate)
+		progress("TCP over a wire of 1 Gbit/s" + of)
+		if rate, err = tcpOver(ctx, topology.Shape{Rate: topology.Gbit}, d); err != nil {
+			return w, err
+		}
+		w.TCP = append(w.TCP, rate/(payload*float64(topology.Gbit)))
+		progress("UDP over a wire of 1 Gbit/s" + of)
+		m, err := measureLink(ctx, "wire", topology.Shape{Rate: topology.Gbit}, lab.Effort{Rate: d})
+		if err != nil {
+			return w, err
+		}
+		for _, m := range m {
+			if m.Rate != nil {
+				w.UDP = append(w.UDP, m.Rate.Seen/m.Rate.Wanted)
+			}
+		}
+		progress("a delay of 5 ms" + of)
+		if m, err = measureLink(ctx, "wire", topology.Shape{Delay: 5 * time.Millisecond}, lab.Effort{Probes: 1500}); err != nil {
+			return w, err
+		}
+		e := linkError(m)
+		w.P50, w.P99 = append(w.P50, e.P50), append(w.P99, e.P99)
+		progress(fmt.Sprintf("%d idle wires%s", GoalIdleLinks, of))
+		cpu, err := idle(ctx, GoalIdleLinks)
+		if err != nil {
+			return w, err
+		}
+		w.IdleCPU = append(w.IdleCPU, cpu)
+	}
+	progress(fmt.Sprintf("loss over %d packets", packets))
+	m, err := measureLink(ctx, "wire", topology.Shape{Loss: 0.01}, lab.Effort{Losses: packets})
+	if err != nil {
+		return w, err
+	}
+	if s := m[0].Loss; s != nil {
+		w.Loss = LossSeen{s.Packets, s.Wanted, s.Seen, s.Low, s.High}
+	}
+	progress("what a flooded wire holds")
+	return w, w.flood(ctx)
+}
+
+// tcpOver sends TCP from one node to another over a wire, in bit/s of payload.
+func tcpOver(ctx context.Context, shape topology.Shape, d time.Duration) (_ float64, err error) {
+	t, err := topology.New("link").Host("a").Host("b").Ethernet("a", "b").TCP("a", "b").Topology()
+	if err != nil {
+		return 0, err
+	}
+	t.Links[0].Shape = shape
+	p, err := t.Plan()
+	if err != nil {
+		return 0, err
+	}
+	l, err := lab.Up(ctx, p, lab.Options{Shaper: "wire", Log: os.Stderr})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
+	r, err := l.Send(ctx, p.Traffic[0], d)
+	return r.BitsPerSecond, err
+}
+
+// idle is what share of a processor a chain of so many links takes that carries nothing.
+func idle(ctx context.Context, n int) (_ float64, err error) {
+	p, err := topology.Chain(n + 1).Plan()
+	if err != nil {
+		return 0, err
+	}
+	l, err := lab.Up(ctx, p, lab.Options{Shaper: "wire"})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
+	const (
+		first = time.Second // in which IPv6 tells of itself
+		then  = 2 * time.Second
+	)
+	if err := pause(ctx, first); err != nil {
+		return 0, err
+	}
+	before, err := used()
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := pause(ctx, then); err != nil {
+		return 0, err
+	}
+	after, err := used()
+	return (after - before).Seconds() / time.Since(began).Seconds(), err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// used is the processor time of this process.
+func used() (time.Duration, error) {
+	var u unix.Rusage
+	err := unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
+}
+
+// flood measures what a link holds of three times its rate.
+func (w *WireGoals) flood(ctx context.Context) error {
+	shape := topology.Shape{Rate: 100 * topology.Mbit, Delay: 100 * time.Millisecond}
+	const mtu, frame = 1500, 1514
+	w.HeldRate, w.HeldDelay, w.HeldQueue = float64(shape.Rate), ms(shape.Delay), medium.Room(shape, mtu)
+	const burst = 1 << 20
+	w.HeldBound = burst + int(2*float64(shape.Rate)/8*shape.Delay.Seconds()) + w.HeldQueue
+	m := medium.NewLink([2]topology.Shape{shape, shape}, mtu, [2]uint64{1, 2})
+	gap := time.Duration(float64(frame) * 8 / (3 * float64(shape.Rate)) * float64(time.Second))
+	held := 0
+	for now := time.Duration(0); now < 2*time.Second; now += gap {
+		m.Leave(now, func(_ int, p medium.Packet) { held -= p.Size })
+		m.Enter(now, 0, medium.Packet{Size: frame, Frames: 1})
+		held += frame
+		w.Held = max(w.Held, held)
+	}
+	return ctx.Err()
+}
