@@ -51,7 +51,7 @@ func LinkGrid(quick bool) Grid {
 	}
 	return Grid{
 		[]topology.Rate{0, topology.Mbit, 10 * topology.Mbit, 100 * topology.Mbit, topology.Gbit, 2 * topology.Gbit},
-		[]time.Duration{0, time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond},
+		[]time.Duration{0, 5 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond},
 	}
 }
 
