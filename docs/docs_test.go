@@ -360,18 +360,18 @@ func TestAlternatives(t *testing.T) {
 
 // picture: the one in the README is what pqlab draws.
 func picture(t *testing.T, path string) {
-	want, err := os.ReadFile("east-west.svg")
+	want, err := os.ReadFile("north-south.svg")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command(path, "show", "east-west", "--svg")
+	cmd := exec.Command(path, "show", "north-south", "--svg")
 	cmd.Stderr = &stderr
 	got, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, &stderr)
 	}
 	if !bytes.Equal(got, want) {
-		t.Error("docs/east-west.svg is another; make it anew: pqlab show east-west --svg > docs/east-west.svg")
+		t.Error("docs/north-south.svg is another; make it anew: pqlab show north-south --svg > docs/north-south.svg")
 	}
 }

@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Info is a built-in lab in one line.
@@ -61,11 +62,17 @@ func eastWest(b *Builder) *Builder {
 		UDP("h1", "h2", 50*Mbit)
 }
 
+// campus is the delay between an access point and the DPU behind it. The papers name none: it is assumed.
+const campus = time.Millisecond
+
+// jetson is the client of the papers, a Jetson at the distance that a plan assumes.
+func jetson() Station { return Station{Profile: "jetson-ac-2x2-80"} }
+
 func northSouth(b *Builder) *Builder {
 	return b.Describe("a Wi-Fi client that tunnels to the DPU of a host").
 		Client("client").AP("ap").Host("h1").DPU("d1", On("h1")).
-		WiFi("client", "ap", 866*Mbit).
-		Ethernet("ap", "d1", 25*Gbit).
+		WiFi("client", "ap", jetson()).
+		Ethernet("ap", "d1", 25*Gbit, Delay(campus)).
 		PCIe("h1", "d1").
 		Tunnel("ns", "client", "d1").
 		TCP("client", "h1").
@@ -77,8 +84,8 @@ func combined(b *Builder) *Builder {
 		Client("client").AP("ap").
 		Host("h1").DPU("d1", On("h1")).
 		Host("h2").DPU("d2", On("h2")).
-		WiFi("client", "ap", 866*Mbit).
-		Ethernet("ap", "d1", 25*Gbit).
+		WiFi("client", "ap", jetson()).
+		Ethernet("ap", "d1", 25*Gbit, Delay(campus)).
 		PCIe("h1", "d1").
 		Fibre("d1", "d2", 100*Gbit).
 		PCIe("h2", "d2").

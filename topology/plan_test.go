@@ -55,8 +55,11 @@ func TestBuiltins(t *testing.T) {
 				t.Errorf("flows %v, want %v", flows, want.flows)
 			}
 			for _, l := range p.Links {
-				if l.Delay != 0 || l.Loss != 0 || l.Jitter != 0 {
+				if l.Loses() || l.Random() {
 					t.Errorf("link %s is impaired", l.Name)
+				}
+				if air, radio := l.WiFi != nil, l.Kind == topology.WiFi; air != radio {
+					t.Errorf("link %s of kind %s: airtime %v", l.Name, l.Kind, air)
 				}
 			}
 			checkPlan(t, p)
