@@ -1,0 +1,70 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"pqlab/report"
+)
+
+// needESP skips where the kernel carries no tunnel.
+func needESP(t *testing.T) {
+	t.Helper()
+	for _, what := range []string{"xfrm policies", "esp", "nftables"} {
+		if !found(t, what) {
+			t.Skipf("no %s in this kernel: make testvm runs this in one that has it", what)
+		}
+	}
+}
+
+// The kernel's tunnel rekeys by volume, and loses nothing and refuses nothing meanwhile.
+func TestRunXfrm(t *testing.T) {
+	needLabs(t)
+	needESP(t)
+	clean(t)
+	r := pqlab(t, "run", "east-west", "--dataplane", "xfrm", "--rekey-blocks", "200000", "--json")
+	got := parse[report.Result](t, r.out)
+	if r.code != exitOK || !strings.HasPrefix(got.Dataplane, "xfrm/") || len(got.Rekeys) < 2 {
+		t.Errorf("exit status %d, %s, %d rekeys: %s", r.code, got.Dataplane, len(got.Rekeys), r.err)
+	}
+	for _, k := range got.Rekeys {
+		if k.Trigger != "blocks" || k.Lost != 0 {
+			t.Errorf("a rekey by %s lost %d packets", k.Trigger, k.Lost)
+		}
+	}
+	for _, node := range []string{"d1", "d2"} {
+		if rose, ok := got.XfrmStat[node]; !ok || len(rose) > 0 {
+			t.Errorf("node %s: xfrm_stat was seen: %v; it rose by %v", node, ok, rose)
+		}
+	}
+	if len(got.XfrmStat) != 2 {
+		t.Errorf("xfrm_stat of %v", got.XfrmStat)
+	}
+}
+
+// What the daemons of a tunnel that strongSwan keys had to say is in the result.
+func TestRunStrongSwan(t *testing.T) {
+	needLabs(t)
+	needESP(t)
+	if !found(t, "strongswan") {
+		t.Skip("no strongSwan here: pqlab vm fetch --strongswan")
+	}
+	clean(t)
+	r := pqlab(t, "run", "east-west", "--keying", "strongswan", "--duration", "1s", "--json")
+	got := parse[report.Result](t, r.out)
+	if r.code != exitOK {
+		t.Fatalf("exit status %d: %s", r.code, r.err)
+	}
+	var nodes []string
+	for _, l := range got.Logs {
+		nodes = append(nodes, l.Node)
+		if !slices.ContainsFunc(l.Lines, func(line string) bool { return strings.Contains(line, "CHILD_SA") }) {
+			t.Errorf("the log of %s at node %s does not tell of its tunnel: %q", l.Program, l.Node, l.Lines)
+		}
+	}
+	slices.Sort(nodes)
+	if !slices.Equal(nodes, []string{"d1", "d2"}) {
+		t.Errorf("logs of %v", nodes)
+	}
+}
