@@ -100,7 +100,7 @@ func TestMeasureLinks(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 		// More than the queue alone, and no more than is promised.
-		if w.Held <= w.HeldQueue || w.Held > w.HeldBound+2000 {
+		if w.Held <= w.HeldQueue || w.Held > w.HeldBound {
 			t.Errorf("held %d, queue %d, bound %d", w.Held, w.HeldQueue, w.HeldBound)
 		}
 	}

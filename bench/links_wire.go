@@ -44,6 +44,8 @@ type LossSeen struct {
 	Seen    float64 `json:"seen"`
 	Low     float64 `json:"low"`
 	High    float64 `json:"high"`
+	Missed  uint64  `json:"missed"` // that the wire did not read in time; they are lost, too
+	Tries   int     `json:"tries"`  // until it missed none, if it did
 }
 
 // What a wire is meant to reach on two cores that have nothing else to do.
@@ -101,12 +103,19 @@ func measureWire(ctx context.Context, runs int, d time.Duration, packets int, pr
 		w.IdleCPU = append(w.IdleCPU, cpu)
 	}
 	progress(fmt.Sprintf("loss over %d packets", packets))
-	m, err := measureLink(ctx, "wire", topology.Shape{Loss: 0.01}, lab.Effort{Losses: packets})
-	if err != nil {
-		return w, err
-	}
-	if s := m[0].Loss; s != nil {
-		w.Loss = LossSeen{s.Packets, s.Wanted, s.Seen, s.Low, s.High}
+	// What an interface has no room for, as the wire stands still, is not lost by chance.
+	const most = 3
+	for w.Loss.Tries = 1; ; w.Loss.Tries++ {
+		m, err := measureLink(ctx, "wire", topology.Shape{Loss: 0.01}, lab.Effort{Losses: packets})
+		if err != nil {
+			return w, err
+		}
+		if s := m[0].Loss; s != nil {
+			w.Loss = LossSeen{s.Packets, s.Wanted, s.Seen, s.Low, s.High, m[0].Missed, w.Loss.Tries}
+		}
+		if m[0].Missed == 0 || w.Loss.Tries == most {
+			break
+		}
 	}
 	progress("what a flooded wire holds")
 	return w, w.flood(ctx)
@@ -189,9 +198,9 @@ func (w *WireGoals) flood(ctx context.Context) error {
 	gap := time.Duration(float64(frame) * 8 / (3 * float64(shape.Rate)) * float64(time.Second))
 	held := 0
 	for now := time.Duration(0); now < 2*time.Second; now += gap {
-		m.Leave(now, func(_ int, p medium.Packet) { held -= p.Size })
 		m.Enter(now, 0, medium.Packet{Size: frame, Frames: 1})
 		held += frame
+		m.Leave(now, func(_ int, p medium.Packet) { held -= p.Size })
 		w.Held = max(w.Held, held)
 	}
 	return ctx.Err()

@@ -25,6 +25,7 @@ type Measured struct {
 	Rate           *MeasuredRate
 	Unmeasured     []string      // what is asked of the link and was not measured, and why
 	Lateness       wire.Lateness // of a wire, since it was made: a busy machine does not keep its schedule
+	Missed         uint64        // packets that a wire did not read in time, since it was made; they are among those lost
 	Tries          int           // how often it was measured until it was within tolerance, if it was
 }
 

@@ -76,7 +76,7 @@ func (l *Lab) Measure(ctx context.Context, p topology.PlannedLink, t topology.To
 	defer func() {
 		after := link.State()
 		for side := range m {
-			m[side].Lateness = after.Wire[side].Lateness
+			m[side].Lateness, m[side].Missed = after.Wire[side].Lateness, after.Wire[side].Missed
 		}
 		// What is given the shape that it has goes on with it.
 		for _, shapes := range [][2]topology.Shape{{}, state.Shapes} {
@@ -315,8 +315,10 @@ func (s *sample) rate() error {
 		times = 3
 	}
 	perSecond := times * float64(w.Rate) / 8 / float64(frame)
-	// The queue has to take what comes at once, or it is empty while more is dropped than waits.
-	most := medium.Room(w, s.way.mtu) / 2 / frame
+	// The queue has to take what comes at once, or it is empty while more is dropped than waits. A token bucket passes a large
+	// segment whole, and the time measured ends with one.
+	const short = 500 * time.Microsecond
+	most := min(medium.Room(w, s.way.mtu)/2, int(float64(w.Rate)/8*short.Seconds())) / frame
 	got, err := s.send(frame, hasty, func(p *traffic.Prober) error { return p.Flood(s.ctx, perSecond, d, most) })
 	if err != nil {
 		return s.missed("rate", err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/internal/netns"
 	"pqlab/links"
 	"pqlab/topology"
 )
@@ -168,5 +169,35 @@ func TestVerifySees(t *testing.T) {
 			}
 			t.Errorf("wrong with the link is %q, want %q", wrong, tt.wrong)
 		})
+	}
+}
+
+// After it was measured a link is as if nothing had been sent over it: the same packets have the same fates again.
+func TestMeasureBeginsAnew(t *testing.T) {
+	plan := needShaper(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), topology.Loss(0.3)), "wire")
+	l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Down(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, node := range []string{"a", "b"} { // which sends by itself otherwise
+		if err := l.Node(node).Namespace().Set(netns.Sysctl{Key: "net/ipv6/conf/all/disable_ipv6", Value: "1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var lost [3][2]int
+	for i := range lost {
+		m, err := l.Measure(t.Context(), plan.Links[0], loose, Effort{Probes: 10, Losses: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost[i] = [2]int{m[0].Loss.Count, m[1].Loss.Count}
+	}
+	if lost[1] != lost[2] || lost[1][0] == lost[1][1] { // the first had what the nodes sent before it
+		t.Errorf("lost both ways: %v", lost)
 	}
 }

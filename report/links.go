@@ -17,8 +17,10 @@ type Link struct {
 	Duplication *LinkShare `json:"duplication,omitempty"`
 	Rate        *LinkRate  `json:"rate,omitempty"`
 	// Lateness of a wire: packets that it held back left it so much too late, at most and at the 99th percentile.
-	LateMs     float64  `json:"late_max_ms,omitempty"`
-	LateP99Ms  float64  `json:"late_p99_ms,omitempty"`
+	LateMs    float64 `json:"late_max_ms,omitempty"`
+	LateP99Ms float64 `json:"late_p99_ms,omitempty"`
+	// Missed are packets that a wire did not read in time; they are among those lost.
+	Missed     uint64   `json:"missed,omitempty"`
 	Unmeasured []string `json:"unmeasured,omitempty"` // what is wanted and could not be measured, and why
 }
 

@@ -12,7 +12,7 @@ func linkOf(m lab.Measured) report.Link {
 	l := report.Link{
 		Link: m.Link, From: m.From, To: m.To, Shaper: m.Shaper, Wanted: m.Wanted.String(), Tries: m.Tries, Unmeasured: m.Unmeasured,
 		Loss: shareOf(m.Loss), Duplication: shareOf(m.Duplication),
-		LateMs: ms(m.Lateness.Max), LateP99Ms: ms(m.Lateness.P99),
+		LateMs: ms(m.Lateness.Max), LateP99Ms: ms(m.Lateness.P99), Missed: m.Missed,
 	}
 	if d := m.Delay; d != nil {
 		quartiles := func(q [3]time.Duration) [3]float64 { return [3]float64{ms(q[0]), ms(q[1]), ms(q[2])} }

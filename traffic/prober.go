@@ -158,14 +158,21 @@ func (p *Prober) Finish(ctx context.Context, quiet time.Duration) (Fates, error)
 }
 
 func (p *Prober) settle(ctx context.Context, quiet time.Duration, enough func() bool) (Fates, error) {
-	timer := time.NewTimer(quiet)
+	timer, since := time.NewTimer(quiet), time.Now()
 	defer timer.Stop()
+	again := func() {
+		timer.Reset(quiet)
+		since = time.Now()
+	}
 	for waiting := true; waiting && !enough(); {
 		select {
 		case <-p.came:
-			timer.Reset(quiet)
+			again()
 		case <-timer.C:
-			waiting = false
+			// While this process stood still nothing could come: that was no quiet.
+			if waiting = time.Since(since) > quiet+quiet/10+10*time.Millisecond; waiting {
+				again()
+			}
 		case <-p.over:
 			waiting = false
 		case <-ctx.Done():

@@ -148,6 +148,9 @@ func printWire(w io.Writer, g bench.WireGoals, runs int) {
 	l := g.Loss
 	printGoal(w, l.Low <= l.Wanted && l.Wanted <= l.High, "loss of %g %% over %d packets: %.3f %%, the truth within %.3f and %.3f with 99 %%",
 		100*l.Wanted, l.Packets, 100*l.Seen, 100*l.Low, 100*l.High)
+	if l.Missed > 0 {
+		fmt.Fprintf(w, "of those lost the wire did not read %d in time, however often this was tried (%d times)\n", l.Missed, l.Tries)
+	}
 	cpu := bench.MedianOf(g.IdleCPU)
 	printGoal(w, cpu < bench.GoalIdleCPU, "%d idle wires: %.2f %% of a processor (less than %.0f)", g.IdleLinks, 100*cpu, 100*bench.GoalIdleCPU)
 	printGoal(w, g.Held <= g.HeldBound, "a flooded link of %v, %g ms: holds %.2f MB (rate × delay × 2 with its queue of %.2f MB and 1 MiB for bursts: %.2f)",
