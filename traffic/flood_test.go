@@ -52,3 +52,23 @@ func TestInterval(t *testing.T) {
 		}
 	}
 }
+
+// Finish does not wait for quiet once all has come, and does while something is missing.
+func TestFinish(t *testing.T) {
+	t.Parallel()
+	p := probing(t, 100)
+	if err := p.Send(t.Context(), 50, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.Finish(t.Context(), time.Hour); err != nil || got.Missing() != 0 || len(got.Arrived) != 50 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	p.mu.Lock()
+	p.sent = append(p.sent, time.Now()) // on its way for ever
+	p.mu.Unlock()
+	const quiet = 20 * time.Millisecond
+	began := time.Now()
+	if got, err := p.Finish(t.Context(), quiet); err != nil || got.Missing() != 1 || time.Since(began) < quiet {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
