@@ -22,14 +22,21 @@ func (l *Link) Late() []string {
 	state := l.State()
 	var all []string
 	for side, w := range state.Wire {
-		from := "from node " + [2]string{d.plan.A.Node, d.plan.B.Node}[side]
-		if w.Lateness.Packets >= enough && w.Lateness.P99 > tolerable {
-			all = append(all, fmt.Sprintf("%s: one in a hundred of %d delayed packets came more than %v late, one %v",
-				from, w.Lateness.Packets, w.Lateness.P99, w.Lateness.Max))
+		for _, late := range w.Late() {
+			all = append(all, "from node "+[2]string{d.plan.A.Node, d.plan.B.Node}[side]+": "+late)
 		}
-		if w.Missed > 0 {
-			all = append(all, fmt.Sprintf("%s: %d packets that nobody read in time were lost before the link", from, w.Missed))
-		}
+	}
+	return all
+}
+
+// Late says in words how this machine was too busy to keep the schedule of one direction of a wire; nil if it was not.
+func (w Wire) Late() (all []string) {
+	if w.Lateness.Packets >= enough && w.Lateness.P99 > tolerable {
+		all = append(all, fmt.Sprintf("one in a hundred of %d delayed packets came more than %v late, one %v",
+			w.Lateness.Packets, w.Lateness.P99, w.Lateness.Max))
+	}
+	if w.Missed > 0 {
+		all = append(all, fmt.Sprintf("%d packets that nobody read in time were lost before the link", w.Missed))
 	}
 	return all
 }

@@ -29,6 +29,8 @@ type Result struct {
 	// Links are the directions of those that are shaped, if the topology wants them verified, which took VerifyMs.
 	Links    []Link  `json:"links,omitempty"`
 	VerifyMs float64 `json:"verify_ms,omitempty"`
+	// Lateness is that of each direction of links that are wires.
+	Lateness []Lateness `json:"lateness,omitempty"`
 
 	// Exchange is that of the first tunnel; WriteJSON and WriteDir fill it in from Tunnels where it is nil.
 	Exchange *Exchange `json:"exchange"`

@@ -33,6 +33,7 @@ type Options struct {
 	// TLSSecrets puts into the captures what opens the TLS sessions of the exchanges. It does not give the keys of SAs.
 	TLSSecrets bool
 	ExportKeys bool         // writes the keys of the SAs beside the captures
+	Strict     bool         // a link that this machine was too busy for fails the run
 	Command    []string     // repeats the run
 	Version    string       // of pqlab
 	Progress   func(string) // told what happens; nil: nobody
@@ -143,25 +144,9 @@ func (r *runner) run(asked context.Context) (err error) {
 			return err
 		}
 	}
-	r.warnOfLate()
+	r.judgeSchedule(r.driven())
 	r.options.Progress("counting")
 	return r.count(ctx)
-}
-
-// warnOfLate says where the machine was too busy for links, of some if there are many.
-func (r *runner) warnOfLate() {
-	const most = 3
-	found := 0
-	for _, p := range r.plan.Links {
-		for _, late := range r.lab.Link(p.Name).Late() {
-			if found++; found <= most {
-				r.warn(fmt.Sprintf("link %s: this machine was too busy to keep its schedule: %s", p.Name, late))
-			}
-		}
-	}
-	if found > most {
-		r.warn(fmt.Sprintf("and so in %d more directions of links", found-most))
-	}
 }
 
 func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {

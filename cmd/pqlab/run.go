@@ -55,6 +55,7 @@ and takes the lab down again.`,
 	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow; the default where the topology gives it none (four times as long if an emulated processor is to reach a limit of volume)")
 	dir := c.Flags().String("report", "", "write result.json, junit.xml and index.html to this directory")
 	captures := c.Flags().String("capture", "", "write a pcapng file of each link to this directory")
+	strict := c.Flags().Bool("strict", false, "fail (exit 1) where this machine was too busy to keep the schedule of a wire; otherwise that is a warning")
 	secrets := addSecretFlags(c)
 	c.RunE = func(c *cobra.Command, a []string) error {
 		if *captures == "" {
@@ -89,7 +90,7 @@ and takes the lab down again.`,
 		}
 		shown := newProgress(*asJSON)
 		result, err := run.Do(c.Context(), p, run.Options{
-			Lab: labs.options(), Duration: *duration, Capture: *captures, TLSSecrets: secrets.tls, ExportKeys: secrets.keys, Version: version,
+			Lab: labs.options(), Duration: *duration, Capture: *captures, TLSSecrets: secrets.tls, ExportKeys: secrets.keys, Strict: *strict, Version: version,
 			Command: append([]string{"pqlab"}, os.Args[1:]...), Progress: shown.show,
 		})
 		shown.done()

@@ -1,0 +1,72 @@
+package run
+
+import (
+	"fmt"
+	"strings"
+
+	"pqlab/links"
+	"pqlab/report"
+)
+
+const scheduleCheck = "links keep their schedule"
+
+// driven is one direction of a link whose packets pass through this process.
+type driven struct {
+	link, from, to string
+	links.Wire
+}
+
+// driven are the directions of the lab's wires, as they have fared until now.
+func (r *runner) driven() (all []driven) {
+	for _, p := range r.plan.Links {
+		l := r.lab.Link(p.Name)
+		if !l.Driven() {
+			continue
+		}
+		ends := [2]string{p.A.Node, p.B.Node}
+		for side, w := range l.State().Wire {
+			all = append(all, driven{p.Name, ends[side], ends[1-side], w})
+		}
+	}
+	return all
+}
+
+// judgeSchedule puts into the result how late wires were. Where this machine was too busy for one that is a warning, and
+// for a strict run a failed check.
+func (r *runner) judgeSchedule(wires []driven) {
+	if len(wires) == 0 { // the kernel does not tell how late it is
+		return
+	}
+	const most = 3 // that are told in words
+	var words []string
+	late, worst := 0, report.Lateness{}
+	for _, w := range wires {
+		how := w.Late()
+		l := report.Lateness{
+			Link: w.link, From: w.from, To: w.to,
+			Packets: w.Lateness.Packets, P50: ms(w.Lateness.P50), P99: ms(w.Lateness.P99), Max: ms(w.Lateness.Max), Missed: w.Missed,
+			Late: len(how) > 0,
+		}
+		r.result.Lateness = append(r.result.Lateness, l)
+		if l.P99 >= worst.P99 {
+			worst = l
+		}
+		if !l.Late {
+			continue
+		}
+		if late++; late <= most {
+			words = append(words, fmt.Sprintf("link %s from node %s: %s", w.link, w.from, strings.Join(how, ", ")))
+		}
+	}
+	if late > most {
+		words = append(words, fmt.Sprintf("and so in %d more directions of links", late-most))
+	}
+	switch {
+	case r.options.Strict && late > 0:
+		r.check(scheduleCheck, false, "this machine was too busy: "+strings.Join(words, "; "))
+	case r.options.Strict:
+		r.check(scheduleCheck, true, fmt.Sprintf("at most %.3g ms late for one in a hundred, link %s from node %s", worst.P99, worst.Link, worst.From))
+	case late > 0:
+		r.warn("this machine was too busy to keep the schedule of links: " + strings.Join(words, "; "))
+	}
+}
