@@ -119,6 +119,6 @@ func (l *Link) Cell() (c wifi.Cell, number int, ok bool) {
 	if !is {
 		return c, 0, false
 	}
-	err := d.wire.Do(func(time.Duration) { c = s.cell.wifi.Snapshot() })
+	err := d.wire.Do(func(now time.Duration) { c = s.cell.wifi.SnapshotAt(now) })
 	return c, s.number, err == nil
 }

@@ -11,6 +11,7 @@ import (
 	"pqlab/agent"
 	"pqlab/ipsec"
 	"pqlab/lab"
+	"pqlab/links/wifi"
 	"pqlab/nodes"
 	"pqlab/supervisor"
 	"pqlab/topology"
@@ -117,6 +118,7 @@ func (h *held) Status(ctx context.Context) (supervisor.Status, error) {
 	for _, p := range l.Plan.Links {
 		s.Links = append(s.Links, linkStatus(p, l.Link(p.Name).State()))
 	}
+	s.WiFi = cellsOf(l.Plan.Links, func(link string) (wifi.Cell, int, bool) { return l.Link(link).Cell() })
 	h.mu.Lock()
 	rekeys, failed := maps.Clone(h.rekeys), maps.Clone(h.failed)
 	h.mu.Unlock()

@@ -189,6 +189,11 @@ func (l *fakeLab) Status(context.Context) (Status, error) {
 		Links: []LinkStatus{{Name: "l1", Kind: "fibre", A: "n1:eth0", B: "n2:eth0", Shaper: "tbf", FromA: ShapeStatus{Text: "rate 1Gbit/s", Rate: 1e9}, FromB: ShapeStatus{GilbertElliott: []float64{0.1, 0.2, 1, 0}}}},
 		Tunnels: []TunnelStatus{{Name: "t1", A: "n1", B: "n2", Rekeys: 3, SAs: []SAStatus{{Node: "n1", Direction: "out", SPI: 4096, Packets: 7}},
 			Drops: map[string]uint64{"replay": 1}}},
+		WiFi: []WiFiCell{{AP: "n2", At: time.Second, Busy: time.Millisecond, Stations: []WiFiStation{{Name: "n1", Link: "l1", Distance: 5, Walls: 1,
+			Up: WiFiDirection{SNR: 32.5, MCS: 9, Streams: 2, PHYRate: 866.7e6, Packets: 9, Bytes: 900, Delivered: 1, DeliveredBytes: 100, LostQueue: 2, LostRetries: 3,
+				Queued: 3, PPDUs: 4, Collisions: 5, MPDUs: 6, Failed: 1, Retries: 8, Airtime: time.Microsecond},
+			Down: WiFiDirection{MCS: 1, Streams: 1},
+		}}}},
 	}, nil
 }
 

@@ -81,6 +81,7 @@ type Status struct {
 	Nodes    []NodeStatus   `json:"nodes"`
 	Links    []LinkStatus   `json:"links"`
 	Tunnels  []TunnelStatus `json:"tunnels"`
+	WiFi     []WiFiCell     `json:"wifi,omitempty"` // those with airtime
 }
 
 // NodeStatus describes a node.

@@ -100,9 +100,19 @@ func printStatus(c *cobra.Command, lab string) error {
 func newPs() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ps [LAB]", Short: "List the labs that are up, or describe one", Args: args(cobra.MaximumNArgs(1)),
+		Long: `ps lists the labs that are up, or describes one: its nodes, links and tunnels. With --wifi it shows what each station of
+its Wi-Fi cells does with the airtime: on a terminal each second, what has changed since, until Ctrl-C; elsewhere, and
+with --json, once, what was since the cell began.`,
 	}
 	asJSON := jsonFlag(c)
+	air := c.Flags().Bool("wifi", false, "show the Wi-Fi cells of LAB: SNR, rate, airtime, A-MPDUs, errors, retries, queues")
 	c.RunE = func(c *cobra.Command, a []string) error {
+		if *air {
+			if len(a) == 0 {
+				return usageError{errors.New("--wifi: which lab? pqlab ps lists them")}
+			}
+			return psWiFi(c, a[0], *asJSON)
+		}
 		if len(a) == 1 {
 			if *asJSON {
 				return printStatus(c, a[0])

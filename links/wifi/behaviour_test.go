@@ -258,6 +258,9 @@ func TestMovementInSilence(t *testing.T) {
 	if before.Distance != 2 || after.Distance != 11 || after.Up.SNR >= before.Up.SNR {
 		t.Errorf("at %v m, %.1f dB; then at %v m, %.1f dB", before.Distance, before.Up.SNR, after.Distance, after.Up.SNR)
 	}
+	if c := m.SnapshotAt(time.Second); c.At != time.Second || c.Stations[0].Distance != 20 {
+		t.Errorf("at %v: %v m", c.At, c.Stations[0].Distance)
+	}
 }
 
 func TestPosition(t *testing.T) {

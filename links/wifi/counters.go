@@ -72,6 +72,12 @@ func share(a, b uint64) float64 {
 	return float64(a) / float64(b)
 }
 
+// SnapshotAt is Snapshot after what happens before now.
+func (m *Medium) SnapshotAt(now time.Duration) Cell {
+	m.advance(now, false)
+	return m.Snapshot()
+}
+
 // Snapshot is the cell as it is now, a copy. Like all of Medium it is for the Medium's goroutine.
 func (m *Medium) Snapshot() Cell {
 	c := Cell{At: m.now, Busy: m.busy}
