@@ -71,13 +71,20 @@ func essential(e Error) bool {
 	return slices.Contains([]string{"", "file", "nodes", "links"}, item) || strings.HasPrefix(item, "nodes[") && (rest == "" || rest == "name")
 }
 
-// unsaid leaves out what Plan says of elements that could not be read, and of what is in them.
+// unsaid leaves out what Plan says of elements that could not be read, of what is in them, and of lists as a whole of which
+// an entry could not be read.
 func (d *decoder) unsaid(errs Errors) Errors {
-	said := map[string]bool{}
+	said, incomplete := map[string]bool{}, map[string]bool{}
 	for _, e := range d.found {
 		said[e.Element] = true
+		if i := strings.LastIndexByte(e.Element, '['); i >= 0 {
+			incomplete[e.Element[:i]] = true
+		}
 	}
 	return slices.DeleteFunc(errs, func(e Error) bool {
+		if incomplete[e.Element] {
+			return true
+		}
 		for element := e.Element; element != ""; element = parent(element) {
 			if said[element] {
 				return true
