@@ -29,7 +29,8 @@ type Effort struct {
 const (
 	longestDelay  = 2 * time.Second
 	longestJitter = 100 * time.Millisecond
-	sampling      = time.Second // of the delay, and as much again of losses
+	longestFrame  = 100 * time.Millisecond // that is sent for its delay or loss
+	sampling      = time.Second            // of the delay, and as much again of losses
 	shortestRate  = 500 * time.Millisecond
 	longestRate   = 2 * time.Second
 	easyRate      = 200 * topology.Mbit // costs a sender nothing
@@ -115,6 +116,8 @@ func unmeasurable(p topology.PlannedLink, ignored []string) string {
 		return "it was made without its shape"
 	case p.WiFi != nil:
 		return "what a station gets depends on all that share the air"
+	case takes(p.Rate, probeFrame) > longestFrame:
+		return fmt.Sprintf("a rate of %v takes too long", p.Rate)
 	case p.Delay > longestDelay:
 		return fmt.Sprintf("a delay of %v takes too long", p.Delay)
 	case p.Jitter > longestJitter:
