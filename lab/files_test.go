@@ -48,7 +48,7 @@ func TestFilesAreChecked(t *testing.T) {
 			Nodes:   []topology.PlannedNode{{Node: topology.Node{Name: "a", Certificate: c.certificate}}},
 			Tunnels: []topology.PlannedTunnel{{Tunnel: topology.Tunnel{Name: "t", CA: c.ca}}},
 		}
-		if err := check(plan); (err == nil) != c.ok || !c.ok && !errors.Is(err, ErrFile) {
+		if err := check(plan, Options{}); (err == nil) != c.ok || !c.ok && !errors.Is(err, ErrFile) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

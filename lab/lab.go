@@ -87,7 +87,7 @@ type step struct {
 // Up makes the plan real: namespaces, links, addresses, agents, and the policies of its tunnels, which refuse plaintext
 // from then on. It does not exchange keys. It is all or nothing: after an error nothing is left.
 func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err error) {
-	if err := check(plan); err != nil {
+	if err := check(plan, options); err != nil {
 		return nil, err
 	}
 	shaper, err := links.Choose(plan.Links, options.Shaper)
@@ -155,7 +155,10 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 }
 
 // check refuses what no lab can be made of, before anything is made.
-func check(plan *topology.Plan) error {
+func check(plan *topology.Plan, o Options) error {
+	if plan.Verify && o.Shaper == "none" {
+		return fmt.Errorf("verify: true %w: another --shaper gives links their shapes; without verify: true nothing is measured", ErrUnshaped)
+	}
 	for _, n := range plan.Nodes {
 		if n.Profile == "" {
 			continue

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -86,6 +87,9 @@ func (e *ToleranceError) Error() string {
 	}
 	return strings.Join(lines, "\n") + "\na wider tolerance, another --shaper or a machine with less to do would pass; without verify: true nothing is measured"
 }
+
+// ErrUnshaped says that links are to be verified which are to be made without their shapes.
+var ErrUnshaped = errors.New("contradicts --shaper=none")
 
 // tooLate is more than a machine is late that has a processor left for the wire.
 const tooLate = 5 * time.Millisecond

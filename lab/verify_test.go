@@ -121,6 +121,29 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
+// Without shapes there is nothing that could be verified.
+func TestVerifyUnshaped(t *testing.T) {
+	t.Parallel()
+	plan, err := shaped().Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := check(plan, Options{Shaper: "none"}); !errors.Is(err, ErrUnshaped) || !strings.Contains(err.Error(), "verify: true") {
+		t.Errorf("%v", err)
+	}
+	if err := check(plan, Options{}); err != nil {
+		t.Errorf("auto: %v", err)
+	}
+	plan.Verify = false
+	if err := check(plan, Options{Shaper: "none"}); err != nil {
+		t.Errorf("without verification: %v", err)
+	}
+	plan.Verify = true
+	if l, err := Up(t.Context(), plan, Options{Shaper: "none"}); l != nil || !errors.Is(err, ErrUnshaped) {
+		t.Errorf("up: %v", err)
+	}
+}
+
 // A link that is made otherwise than the plan has it is seen, whatever is wrong with it.
 func TestVerifySees(t *testing.T) {
 	plan := needShaper(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), 8*topology.Mbit,

@@ -14,6 +14,7 @@ import (
 	"pqlab/internal/rootless"
 	"pqlab/ipsec/gateway"
 	"pqlab/ipsec/gateway/port"
+	"pqlab/lab"
 	"pqlab/links"
 	"pqlab/nodes"
 	"pqlab/probe"
@@ -184,6 +185,7 @@ func TestExitCode(t *testing.T) {
 		{&supervisor.StartError{Exit: exitUnsupported}, exitUnsupported},
 		{&supervisor.StartError{Exit: exitUsage}, exitUsage},
 		{usageError{errors.New("wrong")}, exitUsage},
+		{fmt.Errorf("in a lab: %w", lab.ErrUnshaped), exitUsage},
 		{links.ErrUnknownShaper, exitUsage},
 		{nodes.ErrUnknownProfile, exitUsage},
 		{supervisor.ErrName, exitUsage},
