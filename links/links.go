@@ -124,7 +124,7 @@ func Make(link topology.PlannedLink, a, b *netns.Namespace, shaper Shaper) (*Lin
 	}
 	if _, ok := made.body.(unshaped); ok {
 		made.shapes = [2]topology.Shape{}
-		made.Ignored = needsOf(link)
+		made.Ignored = link.Needs(link.Shape)
 	}
 	return made, nil
 }

@@ -36,7 +36,7 @@ func (q queueing) Name() string { return q.name }
 
 func (q queueing) Lacks(link topology.PlannedLink) *LinkNeeds {
 	if link.WiFi != nil {
-		return &LinkNeeds{Link: link.Name, Needs: needsOf(link), Missing: []string{"the kernel's queues know no airtime"}, Instead: q.instead(link)}
+		return &LinkNeeds{Link: link.Name, Needs: link.Needs(link.Shape), Missing: []string{"the kernel's queues know no airtime"}, Instead: q.instead(link)}
 	}
 	_, lacks := q.pick(link.Name, [2]topology.Shape{link.Shape, link.Shape})
 	if lacks != nil {

@@ -121,15 +121,6 @@ func (e *UnsupportedError) Error() string {
 // Is makes it errors.ErrUnsupported.
 func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
 
-// needsOf says what a bare pair of interfaces does not give link.
-func needsOf(link topology.PlannedLink) []string {
-	needs := append(needsRate(link.Shape), link.Impairments()...)
-	if link.WiFi != nil {
-		needs = append(needs, "airtime of "+link.WiFi.String())
-	}
-	return needs
-}
-
 // needsRate says what rate a bare pair of interfaces does not give.
 func needsRate(s topology.Shape) []string {
 	if s.Rate == 0 {

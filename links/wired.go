@@ -26,7 +26,7 @@ func (w wired) Lacks(link topology.PlannedLink) *LinkNeeds {
 	if err == nil {
 		return nil
 	}
-	needs := needsOf(link)
+	needs := link.Needs(link.Shape)
 	if needs == nil {
 		needs = []string{"TAP interfaces"}
 	}

@@ -116,7 +116,7 @@ func (h *held) Status(ctx context.Context) (supervisor.Status, error) {
 		s.Nodes = append(s.Nodes, status)
 	}
 	for _, p := range l.Plan.Links {
-		s.Links = append(s.Links, linkStatus(p, l.Link(p.Name).State()))
+		s.Links = append(s.Links, linkStatus(p, l.Link(p.Name).State(), l.Link(p.Name).Ignored))
 	}
 	s.WiFi = cellsOf(l.Plan.Links, func(link string) (wifi.Cell, int, bool) { return l.Link(link).Cell() })
 	h.mu.Lock()

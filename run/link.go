@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"pqlab/lab"
 	"pqlab/links"
@@ -32,16 +33,26 @@ type noLink struct{ error }
 
 func (noLink) Is(target error) bool { return target == supervisor.ErrNoLink }
 
-func linkStatus(p topology.PlannedLink, state links.State) supervisor.LinkStatus {
+// linkStatus describes a link. ignored is what it does not do though the topology asks for it.
+func linkStatus(p topology.PlannedLink, state links.State, ignored []string) supervisor.LinkStatus {
+	status := func(s topology.Shape) supervisor.ShapeStatus {
+		out := shapeStatus(s)
+		out.Text = p.Does(s)
+		if len(ignored) > 0 { // then it does nothing
+			out.Text = fmt.Sprintf("%v; lacks %s", s, strings.Join(ignored, ", "))
+		}
+		return out
+	}
 	return supervisor.LinkStatus{
 		Name: p.Name, Kind: string(p.Kind), A: p.A.Node + ":" + p.A.Interface, B: p.B.Node + ":" + p.B.Interface,
-		Shaper: state.Shaper, Seeded: state.Seeded, FromA: shapeStatus(state.Shapes[0]), FromB: shapeStatus(state.Shapes[1]),
+		Shaper: state.Shaper, Seeded: state.Seeded, FromA: status(state.Shapes[0]), FromB: status(state.Shapes[1]),
 	}
 }
 
+// shapeStatus is all but the text.
 func shapeStatus(s topology.Shape) supervisor.ShapeStatus {
 	out := supervisor.ShapeStatus{
-		Text: s.String(), Rate: uint64(s.Rate), Delay: s.Delay, Jitter: s.Jitter, Unordered: s.Unordered,
+		Rate: uint64(s.Rate), Delay: s.Delay, Jitter: s.Jitter, Unordered: s.Unordered,
 		Loss: s.Loss, LossCorrelation: s.LossCorrelation, Duplication: s.Duplication, Reordering: s.Reordering, Corruption: s.Corruption,
 	}
 	if s.Jitter > 0 {

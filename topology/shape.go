@@ -117,15 +117,28 @@ func (s Shape) Impairments() []string {
 }
 
 // String is the rate and the impairments, "unshaped" if there are none.
-func (s Shape) String() string {
-	parts := s.Impairments()
+func (s Shape) String() string { return Link{}.Does(s) }
+
+// Needs says in words, one of each, what a direction of the link that has this shape does beyond what a bare pair of
+// interfaces does: "airtime of jetson-ac-2x2-80 at 5m", "rate 1Mbit/s", "delay 5ms".
+func (l Link) Needs(s Shape) []string {
+	var parts []string
+	if l.WiFi != nil {
+		parts = append(parts, "airtime of "+l.WiFi.String())
+	}
 	if s.Rate > 0 {
-		parts = append([]string{"rate " + s.Rate.String()}, parts...)
+		parts = append(parts, "rate "+s.Rate.String())
 	}
-	if parts == nil {
-		return "unshaped"
+	return append(parts, s.Impairments()...)
+}
+
+// Does says in words what the link does to packets of a direction that has this shape: all it Needs, "unshaped" if that is
+// nothing.
+func (l Link) Does(s Shape) string {
+	if needs := l.Needs(s); needs != nil {
+		return strings.Join(needs, ", ")
 	}
-	return strings.Join(parts, ", ")
+	return "unshaped"
 }
 
 func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 6, 64) + "%" }
