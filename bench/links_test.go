@@ -43,6 +43,18 @@ func TestLinkError(t *testing.T) {
 	}
 }
 
+// A flooded link holds more than its queue alone, and no more than is promised.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	var w WireGoals
+	if err := w.flood(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if w.Held <= w.HeldQueue || w.Held > w.HeldBound {
+		t.Errorf("held %d, queue %d, bound %d", w.Held, w.HeldQueue, w.HeldBound)
+	}
+}
+
 // What is asked for goes from end to end of what is promised.
 func TestLinkGrid(t *testing.T) {
 	t.Parallel()
