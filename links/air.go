@@ -81,7 +81,7 @@ func (s *station) port(side int) int { return wifi.Port(s.number, s.plan, side) 
 func (s *station) set(at time.Duration, _, next [2]topology.Shape) error {
 	for _, shape := range next {
 		if shape.Delay = 0; !bare(shape) {
-			return &UnsupportedError{Links: []LinkNeeds{{
+			return &UnsupportedError{Up: true, Links: []LinkNeeds{{
 				Link: s.plan.Name, Needs: append(needsRate(shape), shape.Impairments()...), Missing: []string{"airtime makes its rate, loss and jitter"},
 			}}}
 		}

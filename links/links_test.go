@@ -278,7 +278,7 @@ func TestChoose(t *testing.T) {
 			{"slow", []string{"jitter 2.2s"}, []string{"netem varies a delay by 2.1 s at most"}, instead},
 		}},
 		{name: "no trace in netem", links: []topology.PlannedLink{traced}, want: "netem", kernel: without("TAP"), lacks: []LinkNeeds{
-			{"traced", traced.Scheduled(), []string{"netem knows chance alone"}, nil},
+			{"traced", traced.Scheduled(), []string{queuesAlone}, nil},
 		}},
 		{name: "no airtime in queues", links: []topology.PlannedLink{wireless}, want: "netem", kernel: without(), lacks: []LinkNeeds{
 			{"wireless", []string{"airtime of " + wireless.WiFi.String()}, []string{"the kernel's queues know no airtime"}, instead},
@@ -322,6 +322,44 @@ func ExampleUnsupportedError() {
 	_, err := choose([]topology.PlannedLink{wifi}, "netem", without("netem"))
 	fmt.Println(err)
 	// Output: link wifi0: needs delay 2ms and loss 1%; this kernel has no netem (CONFIG_NET_SCH_NETEM); --shaper=wire can; --shaper=none runs it unshaped
+}
+
+// What a link that is up is told to do can be done with it.
+func ExampleUnsupportedError_up() {
+	err := &UnsupportedError{Up: true, Links: []LinkNeeds{
+		{Link: "wifi0", Needs: []string{"delay 2ms"}, Missing: []string{"this kernel has no netem (CONFIG_NET_SCH_NETEM)"}, Instead: []string{"wire"}},
+		{Link: "wifi1", Needs: []string{"loss 1%"}, Missing: []string{"airtime makes its rate, loss and jitter"}},
+	}}
+	fmt.Println(err)
+	// Output:
+	// link wifi0: needs delay 2ms; this kernel has no netem (CONFIG_NET_SCH_NETEM); a link that is up keeps its shaper: take the lab down and up again with --shaper=wire (pqlab down LAB; pqlab up ... --shaper wire)
+	// link wifi1: needs loss 1%; airtime makes its rate, loss and jitter
+}
+
+// A link that is up is told why it cannot change, what a wire lacks to do it, and to take one all the same.
+func TestSetTellsTheWayOut(t *testing.T) {
+	for name, tt := range map[string]struct {
+		k       kernel
+		next    topology.Shape
+		missing []string
+	}{
+		"wire":         {without("netem"), topology.Shape{Delay: time.Millisecond}, []string{"this kernel has no netem (CONFIG_NET_SCH_NETEM)"}},
+		"no wire":      {without("netem", "TAP"), topology.Shape{Delay: time.Millisecond}, []string{"this kernel has no netem (CONFIG_NET_SCH_NETEM)", "this kernel has no TAP (CONFIG_TUN)"}},
+		"queue":        {without("netem"), topology.Shape{Rate: 1e6, Queue: topology.Queue{Kind: topology.CoDel}}, []string{queuesAlone}},
+		"tbf, no wire": {without("TAP"), topology.Shape{Outages: []topology.Outage{{Length: 1}}}, []string{queuesAlone, "this kernel has no TAP (CONFIG_TUN)"}},
+	} {
+		shaper := shapers(tt.k, nil)[0]
+		made, _, _ := pairOf(t, planned("a-b"), shaper)
+		err := made.Set(func([2]topology.Shape) ([2]topology.Shape, error) { return [2]topology.Shape{tt.next, tt.next}, nil })
+		var lacks *UnsupportedError
+		if !errors.As(err, &lacks) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if l := lacks.Links[0]; !lacks.Up || l.Link != "a-b" || !slices.Equal(l.Missing, tt.missing) || !slices.Equal(l.Instead, []string{"wire"}) {
+			t.Errorf("%s: %+v", name, lacks)
+		}
+	}
 }
 
 // Make is given links one by one, and Choose may have seen others.

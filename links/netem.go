@@ -22,9 +22,12 @@ type netem struct{ kernel }
 
 func (netem) Name() string { return "netem" }
 
+// queuesAlone is why no link of queueing disciplines can do what is Scheduled.
+const queuesAlone = "the kernel's queues (tbf, netem) follow no traces or outages and are of no other kind or size"
+
 func (n netem) lacks(s topology.Shape) (needs, missing []string) {
 	if scheduled := s.Scheduled(); scheduled != nil {
-		return scheduled, []string{"netem knows chance alone"}
+		return scheduled, []string{queuesAlone}
 	}
 	errTBF := n.tbf()
 	for _, err := range []error{n.netem(), errTBF} {

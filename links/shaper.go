@@ -96,24 +96,30 @@ type LinkNeeds struct {
 	Link    string
 	Needs   []string // what it is that cannot be had: "delay 2ms"
 	Missing []string // why: "this kernel has no netem (CONFIG_NET_SCH_NETEM)"
-	Instead []string // shapers that could: "wire"
+	Instead []string // shapers that could: "wire"; of a link that is up, once nothing is Missing for them
 }
 
-// UnsupportedError says which links need what cannot be had here. Nothing was made.
+// UnsupportedError says which links need what cannot be had here. Nothing was made or changed.
 type UnsupportedError struct {
 	Links []LinkNeeds
+	Up    bool // they exist, and keep the shaper that made them
 }
 
 // Error has a line for each link.
 func (e *UnsupportedError) Error() string {
 	lines := make([]string, len(e.Links))
 	for i, l := range e.Links {
-		instead := ""
+		lines[i] = fmt.Sprintf("link %s: needs %s; %s", l.Link, strings.Join(l.Needs, " and "), strings.Join(l.Missing, "; "))
 		for _, name := range l.Instead {
-			instead += fmt.Sprintf("--shaper=%s can; ", name)
+			if e.Up {
+				lines[i] += fmt.Sprintf("; a link that is up keeps its shaper: take the lab down and up again with --shaper=%s (pqlab down LAB; pqlab up ... --shaper %[1]s)", name)
+			} else {
+				lines[i] += fmt.Sprintf("; --shaper=%s can", name)
+			}
 		}
-		lines[i] = fmt.Sprintf("link %s: needs %s; %s; %s--shaper=none runs it unshaped",
-			l.Link, strings.Join(l.Needs, " and "), strings.Join(l.Missing, "; "), instead)
+		if !e.Up {
+			lines[i] += "; --shaper=none runs it unshaped"
+		}
 	}
 	return strings.Join(lines, "\n")
 }
@@ -148,5 +154,5 @@ func (none) connect(link topology.PlannedLink, a, b *netns.Namespace) (body, err
 type unshaped struct{ *pair }
 
 func (u unshaped) become(now, next [2]topology.Shape) error {
-	return fmt.Errorf("link %s: %w", u.plan.Name, ErrUnshaped)
+	return fmt.Errorf("link %s: %w; take the lab down and up again without --shaper=none", u.plan.Name, ErrUnshaped)
 }

@@ -29,8 +29,11 @@ func (p *pair) state() State {
 func (p *pair) become(now, next [2]topology.Shape) error {
 	d, lacks := p.choices.pick(p.plan.Name, next)
 	if lacks != nil {
-		lacks.Instead = p.choices.instead(p.plan)
-		return &UnsupportedError{Links: []LinkNeeds{*lacks}}
+		lacks.Instead = []string{p.choices.wired.Name()}
+		if w := p.choices.wired.Lacks(p.plan); w != nil {
+			lacks.Missing = union(lacks.Missing, w.Missing)
+		}
+		return &UnsupportedError{Links: []LinkNeeds{*lacks}, Up: true}
 	}
 	before, after := queuesOf(p.now, p.plan, now), queuesOf(d, p.plan, next)
 	for side, e := range p.ends {

@@ -14,6 +14,9 @@ type Change struct {
 // Clear is the value that takes back what a key gave.
 const Clear = "none"
 
+// ShapeKeys are the keys that a Change may have.
+func ShapeKeys() []string { return fieldNames(shapeFields(func(s *Shape) *Shape { return s })) }
+
 // ParseChange reads "KEY=VALUE", with the keys and values that a link has in YAML: "delay=20ms",
 // "gilbert_elliott={p: 1%, r: 25%}". The value Clear leaves the key out. The error is Errors.
 func ParseChange(args []string) (Change, error) {

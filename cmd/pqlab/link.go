@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,11 +19,17 @@ func newLink() *cobra.Command {
 }
 
 func newLinkSet() *cobra.Command {
+	var keys []string
+	for some := range slices.Chunk(topology.ShapeKeys(), 7) {
+		keys = append(keys, "  "+strings.Join(some, ", "))
+	}
 	c := &cobra.Command{
 		Use: "set LAB LINK KEY=VALUE…", Short: "Change what a link does to packets",
-		Long: `set gives keys of a link new values, as a topology has them: rate, delay, jitter, distribution, table, unordered,
-loss, loss_correlation, gilbert_elliott, duplication, reordering, corruption. The value none takes a key back. What is
-not named stays as it is. It holds for both directions, or with --from for what that node sends.
+		Long: "set gives keys of a link new values, as a topology has them:\n\n" + strings.Join(keys, ",\n") + `
+
+The value none takes a key back. What is not named stays as it is. It holds for both directions, or with --from for what
+that node sends. A lab that is up keeps its shaper; one that is up with --shaper wire can change to all of it, but of a
+link with airtime the delay alone.
 
 All of it is changed or nothing; pqlab ps LAB shows what holds.`,
 		Example: "  pqlab link set lab h1-h2 delay=20ms jitter=2ms loss=1%\n  pqlab link set lab h1-h2 --from h1 rate=10Mbit/s\n" +
