@@ -53,14 +53,61 @@ type LinkRate struct {
 	Seen   float64 `json:"seen_bits_per_second"`
 }
 
+// Measured lists what of the direction was: "delay", "loss", "duplication", "rate".
+func (l Link) Measured() (all []string) {
+	for _, of := range []struct {
+		what string
+		was  bool
+	}{{"delay", l.Delay != nil}, {"loss", l.Loss != nil}, {"duplication", l.Duplication != nil}, {"rate", l.Rate != nil}} {
+		if of.was {
+			all = append(all, of.what)
+		}
+	}
+	return all
+}
+
+// verified counts the directions of links that were; "" where none was to be.
+func (r Result) verified() string {
+	if len(r.Links) == 0 {
+		return ""
+	}
+	verified, partly := 0, 0
+	for _, l := range r.Links {
+		if l.Measured() == nil {
+			continue
+		}
+		if verified++; len(l.Unmeasured) > 0 {
+			partly++
+		}
+	}
+	text := fmt.Sprintf("; %d of %d directions of links verified", verified, len(r.Links))
+	if partly > 0 {
+		text += fmt.Sprintf(", %d of them in part", partly)
+	}
+	return text
+}
+
+// idle says why a result has no checks; "" where that is nothing that the lab could tell.
+func (r Result) idle() string {
+	switch {
+	case len(r.Tunnels) > 0, len(r.Traffic) > 0:
+		return ""
+	case len(r.Links) > 0:
+		return ": the lab has neither traffic nor tunnels, and the warnings say why no link could be verified"
+	case r.VerifyMs > 0:
+		return ": the lab has neither traffic nor tunnels, and no link has a shape to verify"
+	}
+	return ": the lab has neither traffic nor tunnels nor links to verify (verify: true)"
+}
+
 // cells are a row of the table of links.
 func (l Link) cells() []string {
 	cells := []string{l.Link, l.From, l.Wanted, "-", "-", "-", "-"}
 	if d := l.Delay; d != nil {
 		cells[3], cells[4] = millis(d.Seen[1]), millis(d.P99)
 	}
-	if l.Loss != nil {
-		cells[5] = fmt.Sprintf("%.3g%% (%.2g to %.2g)", 100*l.Loss.Seen, 100*l.Loss.Low, 100*l.Loss.High)
+	if s := l.Loss; s != nil {
+		cells[5] = fmt.Sprintf("%s of %d (%s to %s)", percent(s.Seen), s.Packets, percent(s.Low), percent(s.High))
 	}
 	if l.Rate != nil {
 		cells[6] = Rate(l.Rate.Seen)

@@ -97,10 +97,10 @@ func more(row func(...string), n int, what string) {
 func (r Result) verdictDetail() string {
 	switch n := r.failures(); {
 	case len(r.Checks) == 0:
-		return "nothing was checked"
+		return "nothing was checked" + r.idle() + r.verified()
 	case n == 0:
-		return plural(len(r.Checks), "check holds", "checks hold")
+		return plural(len(r.Checks), "check holds", "checks hold") + r.verified()
 	default:
-		return fmt.Sprintf("%d of %s failed", n, plural(len(r.Checks), "check", "checks"))
+		return fmt.Sprintf("%d of %s failed", n, plural(len(r.Checks), "check", "checks")) + r.verified()
 	}
 }

@@ -103,9 +103,7 @@ func (r *runner) run(asked context.Context) (err error) {
 		return err
 	}
 	r.result.UpMs, r.result.VerifyMs = ms(time.Since(began)-r.lab.VerifyTime), ms(r.lab.VerifyTime)
-	for _, m := range r.lab.Verified {
-		r.result.Links = append(r.result.Links, linkOf(m))
-	}
+	r.judgeLinks(r.lab.Verified)
 	ctx, release := r.lab.Guard(asked)
 	defer func() {
 		r.options.Progress("taking the lab down")

@@ -1,11 +1,31 @@
 package run
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"pqlab/lab"
 	"pqlab/report"
 )
+
+// judgeLinks tells what was measured of the links before the lab was used. What was out of tolerance made no lab, so that
+// each direction of which something was measured is a check that holds.
+func (r *runner) judgeLinks(all []lab.Measured) {
+	for _, m := range all {
+		l := linkOf(m)
+		r.result.Links = append(r.result.Links, l)
+		measured := l.Measured()
+		if measured == nil {
+			continue
+		}
+		detail := strings.Join(measured, ", ") + " within tolerance"
+		if len(l.Unmeasured) > 0 {
+			detail += "; not verified: " + strings.Join(l.Unmeasured, ", ")
+		}
+		r.check(fmt.Sprintf("link %s from %s to %s is as asked for", l.Link, l.From, l.To), true, detail)
+	}
+}
 
 // linkOf is what was measured of a link, as a result has it.
 func linkOf(m lab.Measured) report.Link {

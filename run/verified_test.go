@@ -2,6 +2,7 @@ package run
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,5 +40,30 @@ func TestLinkOf(t *testing.T) {
 	}
 	if got := linkOf(lab.Measured{}); got.Delay != nil || got.Loss != nil || got.Duplication != nil || got.Rate != nil {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Each direction that was measured is a check; one of which nothing could be measured is none.
+func TestJudgeLinks(t *testing.T) {
+	t.Parallel()
+	r := &runner{}
+	r.judgeLinks([]lab.Measured{
+		{Link: "l", From: "a", To: "b", Delay: &lab.MeasuredDelay{}, Rate: &lab.MeasuredRate{}},
+		{Link: "l", From: "b", To: "a", Loss: &lab.MeasuredShare{}, Unmeasured: []string{"delay: why"}},
+		{Link: "m", From: "a", To: "b", Unmeasured: []string{"why"}},
+	})
+	if len(r.result.Links) != 3 || len(r.result.Checks) != 2 || r.result.Verdict() != report.Pass {
+		t.Fatalf("%+v", r.result)
+	}
+	for i, words := range [][]string{{"l", "from a to b", "delay, rate"}, {"l", "from b to a", "loss", "delay: why"}} {
+		c := r.result.Checks[i]
+		for _, w := range words {
+			if !strings.Contains(c.Name+c.Detail, w) {
+				t.Errorf("no %q in %+v", w, c)
+			}
+		}
+	}
+	if r.result.Checks[0].Name == r.result.Checks[1].Name {
+		t.Error("both directions have one name")
 	}
 }
