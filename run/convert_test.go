@@ -8,6 +8,7 @@ import (
 
 	"pqlab/ipsec"
 	"pqlab/ipsec/keying"
+	"pqlab/links"
 	"pqlab/pqc/exchange"
 	"pqlab/report"
 	"pqlab/topology"
@@ -112,7 +113,7 @@ func TestJudgeRekeys(t *testing.T) {
 	} {
 		p := &topology.Plan{Links: []topology.PlannedLink{{Link: topology.Link{Shape: topology.Shape{Loss: tt.loss}}}}}
 		r := runner{plan: p, result: report.Result{Rekeys: tt.rekeys}}
-		r.judgeRekeys(tt.homeless)
+		r.judgeRekeys(tt.homeless, links.Dropped{})
 		if len(r.result.Checks) != tt.checks || tt.checks > 0 && r.result.Checks[0].OK != tt.ok || len(r.result.Warnings) != tt.warnings {
 			t.Errorf("%s: %+v, %q", name, r.result.Checks, r.result.Warnings)
 		}

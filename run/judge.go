@@ -10,6 +10,7 @@ import (
 
 	"pqlab/ipsec"
 	"pqlab/ipsec/xfrm"
+	"pqlab/links"
 	"pqlab/report"
 	"pqlab/topology"
 )
@@ -85,7 +86,7 @@ func (r *runner) noteUnreached(t topology.PlannedTunnel, sas []report.SA) {
 
 // judgeRekeys tells what a rekey lost from what was lost on the way. A rekey loses a packet for which one of the ends has
 // no SA, and the ends count those; what went into a full queue between them is the way's.
-func (r *runner) judgeRekeys(homeless uint64) {
+func (r *runner) judgeRekeys(homeless uint64, dropped links.Dropped) {
 	n := len(r.result.Rekeys)
 	if n == 0 {
 		return
@@ -96,8 +97,37 @@ func (r *runner) judgeRekeys(homeless uint64) {
 	}
 	r.check("rekeys lose nothing", homeless == 0, fmt.Sprintf("%d rekeys, %d packets without an SA", n, homeless))
 	if lost > 0 && homeless == 0 && !r.lossy() {
-		r.warn(fmt.Sprintf("%d packets of the SAs that were replaced did not arrive; every packet that did found its SA", lost))
+		r.warn(fmt.Sprintf("%d packets of the SAs that were replaced did not arrive; every packet that did found its SA%s", lost, droppedText(lost, dropped)))
 	}
+}
+
+// dropped is what the lab's links dropped until now.
+func (r *runner) dropped() (all links.Dropped) {
+	for _, p := range r.plan.Links {
+		all.Add(r.lab.Link(p.Name).Dropped())
+	}
+	return all
+}
+
+// droppedText says where packets went that did not arrive; nothing if the links dropped none.
+func droppedText(lost uint64, d links.Dropped) string {
+	var where []string
+	for _, w := range []struct {
+		packets uint64
+		where   string
+	}{{d.Full, "in full queues"}, {d.Retries, "that a radio sent in vain"}, {d.Model, "by their models of loss"}} {
+		if w.packets > 0 {
+			where = append(where, fmt.Sprintf("%d %s", w.packets, w.where))
+		}
+	}
+	if where == nil {
+		return ""
+	}
+	only := ""
+	if d.Sum() < lost {
+		only = "only "
+	}
+	return ": links dropped " + only + strings.Join(where, ", ")
 }
 
 // spent says whether an SA in use is far beyond a limit at which it should have been replaced.

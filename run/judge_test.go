@@ -9,6 +9,7 @@ import (
 	"pqlab/agent"
 	"pqlab/ipsec"
 	"pqlab/ipsec/xfrm"
+	"pqlab/links"
 	"pqlab/report"
 	"pqlab/topology"
 )
@@ -49,7 +50,7 @@ func TestJudgeLoss(t *testing.T) {
 		if got := r.ledger.failures(); len(got) > 0 {
 			t.Errorf("%s: a limit is no failed exchange: %q", name, got)
 		}
-		r.judgeRekeys(r.judgeHardLimit("t", []report.Drops{{Node: "a", Reasons: tt.drops}, {Node: "b"}}))
+		r.judgeRekeys(r.judgeHardLimit("t", []report.Drops{{Node: "a", Reasons: tt.drops}, {Node: "b"}}), links.Dropped{})
 		if len(r.result.Checks) != 2 || r.result.Checks[0].OK != tt.below || r.result.Checks[1].OK != tt.nothing {
 			t.Errorf("%s: %+v", name, r.result.Checks)
 			continue
@@ -58,6 +59,30 @@ func TestJudgeLoss(t *testing.T) {
 			if !strings.Contains(r.result.Checks[0].Detail, w) {
 				t.Errorf("%s: %q does not say %q", name, r.result.Checks[0].Detail, w)
 			}
+		}
+	}
+}
+
+// Where packets of replaced SAs went is told where links dropped some, and where they dropped none the warning is as it was.
+func TestJudgeRekeysDropped(t *testing.T) {
+	t.Parallel()
+	warning := func(d links.Dropped) string {
+		r := &runner{plan: pairPlan(), result: report.Result{Rekeys: []report.Rekey{{Lost: 200}, {Lost: 22}}}}
+		if r.judgeRekeys(0, d); len(r.result.Warnings) != 1 {
+			t.Fatalf("%+v: %q", d, r.result.Warnings)
+		}
+		return r.result.Warnings[0]
+	}
+	bare := warning(links.Dropped{})
+	for text, d := range map[string]links.Dropped{
+		"":                                   {},
+		": links dropped 222 in full queues": {Full: 222},
+		": links dropped only 221 in full queues":                                     {Full: 221},
+		": links dropped 300 in full queues, 4 that a radio sent in vain":             {Full: 300, Retries: 4},
+		": links dropped only 4 that a radio sent in vain, 5 by their models of loss": {Retries: 4, Model: 5},
+	} {
+		if got := warning(d); got != bare+text {
+			t.Errorf("%+v: %q", d, got)
 		}
 	}
 }

@@ -245,7 +245,7 @@ func (r *runner) count(ctx context.Context) error {
 			return err
 		}
 	}
-	r.judgeRekeys(homeless)
+	r.judgeRekeys(homeless, r.dropped())
 	rose, err := r.lab.XfrmStatistics()
 	if err != nil {
 		return err
