@@ -28,7 +28,7 @@ test: lint build guest tshark $(installed)
 # the machine itself.
 in_guest = ./ipsec/xfrm ./internal/xfrmnl ./links
 # And tests of other packages that do.
-some_in_guest = -run 'RunXfrm|RunStrongSwan|CaptureDecrypted/xfrm|ByHand|HandRefused|MeasureSAs' ./cmd/pqlab ./bench
+some_in_guest = -run 'RunXfrm|RunStrongSwan|RunCaptureDecrypted/xfrm|ByHand|HandRefused|MeasureSAs' ./cmd/pqlab ./bench
 
 ## testvm: the claims in guest kernels that have IPsec and netem, and the tests of the packages that are about these
 testvm: build guest
