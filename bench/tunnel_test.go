@@ -20,8 +20,10 @@ import (
 // needESP skips where the kernel carries no tunnel.
 func needESP(t *testing.T) {
 	t.Helper()
-	if _, err := probe.Dataplane(probe.XFRM); err != nil {
+	if _, err := probe.Dataplane(probe.XFRM); errors.Is(err, errors.ErrUnsupported) {
 		t.Skipf("%v (go test -exec 'pqlab vm --' has it)", err)
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	if _, err := find("ip", "/usr/sbin/ip"); err != nil {
 		t.Skip(err)
@@ -176,8 +178,10 @@ func TestMeasureSAs(t *testing.T) {
 	owner.Check(t)
 	for _, plane := range []string{probe.Gateway, probe.XFRM} {
 		t.Run(plane, func(t *testing.T) {
-			if _, err := probe.Dataplane(plane); err != nil {
+			if _, err := probe.Dataplane(plane); errors.Is(err, errors.ErrUnsupported) {
 				t.Skip(err)
+			} else if err != nil {
+				t.Fatal(err)
 			}
 			got, err := MeasureSAs(t.Context(), plane, 3, 20*time.Millisecond, func(string) {})
 			if err != nil {
