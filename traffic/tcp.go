@@ -24,8 +24,6 @@ const (
 const (
 	chunk     = 256 << 10 // bytes per read and write
 	probeSize = 64
-	// unsent is how much may wait in a sending socket: it bounds what has to drain when a flow ends.
-	unsent = 512 << 10
 	// hurry replaces the time to drain when the caller's context has ended.
 	hurry = time.Second
 )
@@ -117,12 +115,6 @@ func (s *tcpSender) run(ctx context.Context) (Sent, error) {
 			return out, err
 		}
 		streams[i] = &tcpStream{conn: conn}
-		err = control(conn, func(fd int) error {
-			return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
-		})
-		if err != nil {
-			return out, fmt.Errorf("tcp to %v: TCP_NOTSENT_LOWAT: %w", s.cfg.To, err)
-		}
 	}
 	var probe *net.TCPConn
 	if s.cfg.Probe > 0 {

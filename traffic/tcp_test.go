@@ -22,7 +22,7 @@ func TestTCP(t *testing.T) {
 		"fewer bytes":     {loopback4, TCPSource{Bytes: 3, Streams: 5}, 0},
 		"four streams":    {loopback4, TCPSource{Bytes: 50e6 + 3, Streams: 4, Probe: time.Millisecond}, 0},
 		"from an address": {loopback4, TCPSource{Bytes: 1e6, From: loopback4, Probe: -1}, 0},
-		"ipv6":            {loopback6, TCPSource{Bytes: 5e6}, 0},
+		"ipv6":            {loopback6, TCPSource{Bytes: 50e6}, 0},
 		"two relays":      {loopback4, TCPSource{Bytes: 50e6 + 7, Streams: 2, Probe: time.Millisecond}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
