@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func TestReplay(t *testing.T) {
 	shapes(t, func(t *testing.T, r *rand.Rand, s topology.Shape) {
 		sends := somehow(r, 500, 100*time.Microsecond)
 		var text bytes.Buffer
-		recorder := Record(newTest(s), &text)
+		recorder := Record(newTest(s), &text, testHeader)
 		first := drive(t, recorder, sends)
 		if err := recorder.Flush(); err != nil {
 			t.Fatal(err)
@@ -96,7 +97,7 @@ func TestReplay(t *testing.T) {
 func TestRecordPart(t *testing.T) {
 	t.Parallel()
 	var text bytes.Buffer
-	r := Record(newTest(topology.Shape{Delay: 10 * time.Millisecond, LossTrace: []int{2, 1}}), &text)
+	r := Record(newTest(topology.Shape{Delay: 10 * time.Millisecond, LossTrace: []int{2, 1}}), &text, testHeader)
 	for i := range 100 {
 		r.Enter(time.Duration(i)*time.Millisecond, 0, Packet{Size: i, Frames: 1})
 		r.Leave(time.Duration(i)*time.Millisecond, func(int, Packet) {})
@@ -125,7 +126,7 @@ func TestRecordPart(t *testing.T) {
 func TestRecordSaysWhatWentWrong(t *testing.T) {
 	t.Parallel()
 	full := errors.New("full")
-	r := Record(newTest(topology.Shape{}), writer(func([]byte) (int, error) { return 0, full }))
+	r := Record(newTest(topology.Shape{}), writer(func([]byte) (int, error) { return 0, full }), testHeader)
 	drive(t, r, evenly(10_000, 0, 100))
 	if err := r.Flush(); !errors.Is(err, full) {
 		t.Error(err)
@@ -144,17 +145,76 @@ func TestReadTraceRefuses(t *testing.T) {
 		"0 0 100 vanished 5 1 0", "0 0 100 delivered -5 1 0", "0 0 100 delivered 5 -1 0", "0 0 100 queue 5 1 0", "0 0 100 delivered 5 1 -1",
 		"0 0 100 delivered 99999999999999999 1 0", "0 0 100 delivered 5 1024 0", "0 99999999999999999999 100 delivered 5 1 0",
 	} {
-		_, err := ReadTrace(strings.NewReader(traceHead + "\n" + good + "\n" + bad + "\n"))
-		if !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), "line 3") {
+		_, err := ReadTrace(strings.NewReader(testHeader.String() + good + "\n" + bad + "\n"))
+		var where *TraceError
+		if !errors.Is(err, ErrTrace) || !errors.As(err, &where) || where.Line != headLines+2 {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	for _, head := range []string{"", "pqlab fates 2\n", good} {
-		if _, err := ReadTrace(strings.NewReader(head)); !errors.Is(err, ErrTrace) {
-			t.Errorf("%q: %v", head, err)
+	head := testHeader.String()
+	for _, tt := range []struct {
+		text string
+		line int
+	}{
+		{"", 1}, {good, 1}, {strings.Replace(head, "fates 2", "fates 1", 1), 1}, {strings.Replace(head, "link", "lnk", 1), 2},
+		{strings.Replace(head, "ends ", "ends", 1), 3}, {strings.Replace(head, "seed 7", "seed -7", 1), 4}, {strings.Replace(head, "shape", "", 1), 5},
+		{head[:strings.Index(head, "seed")], 4}, {head + strings.Repeat("9", 1<<17), 6},
+	} {
+		var where *TraceError
+		if _, err := ReadTrace(strings.NewReader(tt.text)); !errors.Is(err, ErrTrace) || !errors.As(err, &where) || where.Line != tt.line {
+			t.Errorf("%.80q: %v", tt.text, err)
 		}
 	}
 }
+
+// What is said of a trace is read back.
+func TestTraceHeader(t *testing.T) {
+	t.Parallel()
+	var text bytes.Buffer
+	if err := Record(newTest(topology.Shape{}), &text, testHeader).Flush(); err != nil {
+		t.Fatal(err)
+	}
+	trace, err := ReadTrace(&text)
+	if err != nil || !reflect.DeepEqual(trace.Header, testHeader) {
+		t.Errorf("%+v, %v", trace, err)
+	}
+}
+
+// Packets beyond the trace are counted, and so are those of a port of which it does not tell, which are lost.
+func TestReplayBeyond(t *testing.T) {
+	t.Parallel()
+	var text bytes.Buffer
+	r := Record(newTest(topology.Shape{LossTrace: []int{1, 1}}), &text, testHeader)
+	drive(t, r, evenly(10, time.Second, 100))
+	if err := r.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if r.Noted(0) != 10 || r.Noted(1) != 0 || r.Noted(-1) != 0 {
+		t.Errorf("noted %d and %d", r.Noted(0), r.Noted(1))
+	}
+	trace, err := ReadTrace(&text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replay := NewReplay(trace)
+	if replay.Beyond(0) != 0 || replay.Beyond(1) != 0 || replay.Counters(1).Packets != 0 {
+		t.Error("beyond before anything was sent")
+	}
+	sends := evenly(25, time.Second, 100)
+	for _, s := range evenly(3, time.Second, 100) {
+		s.at, s.port = s.at+time.Minute, 1
+		sends = append(sends, s)
+	}
+	drive(t, replay, sends)
+	if replay.Beyond(0) != 15 || replay.Counters(0).Fates[LostTrace] != 12 {
+		t.Errorf("%d beyond, %+v", replay.Beyond(0), replay.Counters(0))
+	}
+	if replay.Beyond(1) != 3 || replay.Counters(1).Fates[LostTrace] != 3 {
+		t.Errorf("%d beyond, %+v", replay.Beyond(1), replay.Counters(1))
+	}
+}
+
+var testHeader = Header{Link: "a-b", Ends: []string{"a", "b"}, Seed: 7, Shape: "rate 1Mbit/s, delay 5ms"}
 
 // Whatever is read can be replayed, and every packet comes out.
 func FuzzReadTrace(f *testing.F) {
@@ -163,7 +223,7 @@ func FuzzReadTrace(f *testing.F) {
 	f.Add("0 1 100 delivered 5 1 0\n")
 	f.Add("0 0 0 delivered 86400000000000 1023 17179869184\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		trace, err := ReadTrace(strings.NewReader(traceHead + "\n" + text))
+		trace, err := ReadTrace(strings.NewReader(testHeader.String() + text))
 		if err != nil {
 			return
 		}

@@ -24,7 +24,7 @@ func virtual() {
 			Loss: 0.1, Duplication: 0.05, Reordering: 0.05, Corruption: 0.05,
 		}
 		var recorded bytes.Buffer
-		recorder := medium.Record(medium.NewLink([2]topology.Shape{shape, shape}, 1500, [2]uint64{1, 2}), &recorded)
+		recorder := medium.Record(medium.NewLink([2]topology.Shape{shape, shape}, 1500, [2]uint64{1, 2}), &recorded, medium.Header{Link: linkName})
 		first := came(recorder)
 		Expect(recorder.Flush()).To(Succeed())
 		kinds := map[medium.Fate]bool{}
