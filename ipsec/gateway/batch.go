@@ -15,6 +15,10 @@ const (
 	maxBatch    = 65535 - 40 - 8 // bytes
 )
 
+// maxReported is how many errors of earlier packets may be met while one batch is sent. The kernel reports each in place of
+// sending once; an error that comes back more often is of this batch's own path.
+const maxReported = 16
+
 // batch is a run of ESP packets that leave by one system call: to one peer, with one TOS, all of one size but the last,
 // which may be shorter. They lie one after the other.
 type batch struct {
@@ -25,6 +29,7 @@ type batch struct {
 	size     int // of the first packet
 	count    int
 	short    bool // the last packet is shorter: nothing can follow
+	reported int  // errors that were taken for those of earlier packets
 	control  []byte
 	messages []mmsghdr
 	iov      []unix.Iovec
@@ -63,6 +68,7 @@ func (b *batch) flush() {
 	if b.count == 0 {
 		return
 	}
+	b.reported = 0
 	if b.tunnel.policy.Encapsulation == ipsec.UDP && !b.tunnel.socket.noGSO.Load() {
 		b.sendJoined()
 	} else {
@@ -96,6 +102,7 @@ func (b *batch) sendJoined() {
 
 // sendEach gives the run to the kernel packet by packet, still by one system call.
 func (b *batch) sendEach() {
+	b.reported = 0 // none of them was met by these packets
 	for i, at := 0, 0; i < b.count; i++ {
 		n := min(b.size, b.used-at)
 		b.prepare(i, at, n)
@@ -137,8 +144,8 @@ func (b *batch) send(messages []mmsghdr) (int, error) {
 	socket := b.tunnel.socket
 	socket.sending.RLock()
 	defer socket.sending.RUnlock()
-	for again := true; ; {
-		n, err := sendmmsg(socket.fd, messages)
+	for {
+		n, err := socket.send(messages)
 		switch {
 		case err == nil:
 			return n, nil
@@ -147,13 +154,23 @@ func (b *batch) send(messages []mmsghdr) (int, error) {
 			if _, ok := socket.stop.wait(socket.fd, unix.POLLOUT); !ok {
 				return 0, err
 			}
-		case again && !errors.Is(err, unix.ENOBUFS): // ENOBUFS: the interface's queue has dropped it
-			// It may be an ICMP error that an earlier packet met, reported once in place of sending.
-			again = false
+		case reportable(err) && b.reported < maxReported:
+			b.reported++
 		default:
 			return 0, err
 		}
 	}
+}
+
+// reportable says whether an error may be one that an earlier packet met: what the kernel makes of ICMP (icmp_err_convert in
+// net/ipv4/icmp.c, icmpv6_err_convert in net/ipv6/icmp.c). Some of them it also says of the packet in hand.
+func reportable(err error) bool {
+	switch err {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENONET, unix.EACCES, unix.EMSGSIZE,
+		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO:
+		return true
+	}
+	return false
 }
 
 // lose counts n packets that were not sent.

@@ -27,6 +27,7 @@ type outer struct {
 	endpoint
 	fd      int           // used by the reader, and by the sender under sending
 	sending sync.RWMutex  // keeps the descriptor from being closed, and its number from becoming another file's
+	errors  sync.Mutex    // held for one call that sends, and while the queue of errors is read
 	users   int           // tunnels; guarded by Gateway.mu
 	noGSO   atomic.Bool   // the device cannot send UDP_SEGMENT
 	stop    wakeup        // ends the reader, and a wait of the sender
@@ -106,6 +107,14 @@ func (o *outer) close() error {
 	err := errors.Join(unix.Close(o.fd), o.stop.close())
 	o.fd, o.stop.fd = -1, -1
 	return err
+}
+
+// send sends from the first message on and returns how many it sent. Meanwhile nobody reads the queue of errors: with each
+// that is read the kernel reports the next one again, in place of sending.
+func (o *outer) send(messages []mmsghdr) (int, error) {
+	o.errors.Lock()
+	defer o.errors.Unlock()
+	return sendmmsg(o.fd, messages)
 }
 
 // peerAddress is where to send ESP packets for dst.

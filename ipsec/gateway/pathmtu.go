@@ -19,6 +19,8 @@ type errorQueue struct {
 
 // drain empties the queue and learns path MTUs from it.
 func (q *errorQueue) drain(g *Gateway, o *outer) {
+	o.errors.Lock()
+	defer o.errors.Unlock()
 	for {
 		iov := unix.Iovec{Base: &q.data[0]}
 		iov.SetLen(len(q.data))
