@@ -57,7 +57,7 @@ func attachPacket(name, farName string, h *netlink.Handle) (_ *Port, err error) 
 	// No protocol until it is bound: it must not see other interfaces' packets.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w: AF_PACKET socket (needs CAP_NET_RAW): %w", ErrUnavailable, err)
+		return nil, socketError(err)
 	}
 	defer func() {
 		if err != nil {
@@ -74,7 +74,7 @@ func attachPacket(name, farName string, h *netlink.Handle) (_ *Port, err error) 
 		{"PACKET_QDISC_BYPASS", unix.PACKET_QDISC_BYPASS},
 	} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, option.value, 1); err != nil {
-			return nil, fmt.Errorf("%w: AF_PACKET: kernel has no %s: %w", ErrUnavailable, option.name, err)
+			return nil, optionError(option.name, err)
 		}
 	}
 	if err := disable(fd, name, unspeakable); err != nil {
@@ -92,6 +92,23 @@ func attachPacket(name, farName string, h *netlink.Handle) (_ *Port, err error) 
 	copy(p.ethernet[:6], near.Attrs().HardwareAddr)
 	copy(p.ethernet[6:], far.Attrs().HardwareAddr)
 	return p, nil
+}
+
+// socketError says why there is no packet socket: ErrUnavailable where the kernel has none, or none for us.
+func socketError(err error) error {
+	switch err {
+	case unix.EAFNOSUPPORT, unix.EPERM, unix.EACCES:
+		return fmt.Errorf("%w: AF_PACKET socket (CONFIG_PACKET, CAP_NET_RAW): %w", ErrUnavailable, err)
+	}
+	return fmt.Errorf("AF_PACKET socket: %w", err)
+}
+
+// optionError says why an option of a packet socket could not be set: ErrUnavailable where the kernel does not know it.
+func optionError(name string, err error) error {
+	if err == unix.ENOPROTOOPT {
+		return fmt.Errorf("%w: AF_PACKET: kernel has no %s: %w", ErrUnavailable, name, err)
+	}
+	return fmt.Errorf("AF_PACKET: %s: %w", name, err)
 }
 
 // SetBuffers makes a socket's buffers hold bursts: as large as pqlab likes where it may, else as large as the

@@ -14,8 +14,7 @@ const tunDevice = "/dev/net/tun"
 func openTUN(name string, h *netlink.Handle) (*Port, error) {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		err = &os.PathError{Op: "open", Path: tunDevice, Err: err}
-		return nil, fmt.Errorf("%w: %w; as root: modprobe tun && chmod 0666 %s", ErrUnavailable, err, tunDevice)
+		return nil, openError(err)
 	}
 	p, err := attachTUN(fd, name, h)
 	if err != nil {
@@ -24,13 +23,27 @@ func openTUN(name string, h *netlink.Handle) (*Port, error) {
 	return p, nil
 }
 
+// openError says why the device could not be opened. That there is none, or none for us, is ErrUnavailable. All else, as too
+// many open files, says nothing about this machine.
+func openError(err error) error {
+	path := &os.PathError{Op: "open", Path: tunDevice, Err: err}
+	switch err {
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO, unix.EACCES, unix.EPERM:
+		return fmt.Errorf("%w: %w; as root: modprobe tun && chmod 0666 %s", ErrUnavailable, path, tunDevice)
+	}
+	return fmt.Errorf("no inner port could be made: %w", path)
+}
+
 func attachTUN(fd int, name string, h *netlink.Handle) (*Port, error) {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: name: %w", name, err)
 	}
 	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+	switch err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); {
+	case errors.Is(err, unix.EPERM): // no right to the namespace, or a security module's no
+		return nil, fmt.Errorf("%w: interface %s: TUNSETIFF: %w", ErrUnavailable, name, err)
+	case err != nil:
 		return nil, fmt.Errorf("interface %s: TUNSETIFF: %w", name, err)
 	}
 	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
