@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -235,12 +234,15 @@ func TestSpin(t *testing.T) {
 
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
-	for err, want := range map[error]string{
-		unix.EACCES: "chmod", unix.EPERM: "chmod", unix.ENOENT: "modprobe", unix.ENODEV: "modprobe", unix.EMFILE: "CONFIG_TUN",
+	for errno, remedy := range map[unix.Errno]string{ // "": the machine lacks nothing
+		unix.EACCES: "chmod", unix.EPERM: "chmod", unix.ENOENT: "modprobe", unix.ENODEV: "modprobe", unix.ENXIO: "modprobe",
+		unix.EMFILE: "", unix.ENFILE: "", unix.ENOMEM: "", unix.EIO: "",
 	} {
-		e := error(&UnavailableError{&os.PathError{Op: "open", Path: tunDevice, Err: err}})
-		if !errors.Is(e, errors.ErrUnsupported) || !errors.Is(e, err) || !strings.Contains(e.Error(), want) {
-			t.Error(e)
+		err := openError(errno)
+		var lacks *UnavailableError
+		if errors.As(err, &lacks) != (remedy != "") || errors.Is(err, errors.ErrUnsupported) != (remedy != "") ||
+			!errors.Is(err, errno) || !strings.Contains(err.Error(), remedy) || !strings.Contains(err.Error(), tunDevice) {
+			t.Errorf("%v: %v", errno, err)
 		}
 	}
 }

@@ -18,12 +18,9 @@ type UnavailableError struct {
 }
 
 func (e *UnavailableError) Error() string {
-	remedy := "it takes CONFIG_TUN"
-	switch {
-	case errors.Is(e.Err, unix.EACCES), errors.Is(e.Err, unix.EPERM):
+	remedy := "as root: modprobe tun (CONFIG_TUN)"
+	if errors.Is(e.Err, unix.EACCES) || errors.Is(e.Err, unix.EPERM) {
 		remedy = "as root: chmod 0666 " + tunDevice
-	case errors.Is(e.Err, unix.ENOENT), errors.Is(e.Err, unix.ENODEV), errors.Is(e.Err, unix.ENXIO):
-		remedy = "as root: modprobe tun"
 	}
 	return fmt.Sprintf("no TAP interfaces: %v; %s", e.Err, remedy)
 }
@@ -52,7 +49,7 @@ func openTAP(ns *netns.Namespace, name string) (fd int, err error) {
 	fd = -1
 	err = ns.Do(func() (err error) { // the interface is made where the device is opened
 		if fd, err = unix.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
-			return &UnavailableError{&os.PathError{Op: "open", Path: tunDevice, Err: err}}
+			return openError(err)
 		}
 		if err := attachTAP(fd, name); err != nil {
 			return errors.Join(err, unix.Close(fd))
@@ -63,6 +60,17 @@ func openTAP(ns *netns.Namespace, name string) (fd int, err error) {
 		return -1, err
 	}
 	return fd, nil
+}
+
+// openError says why the device could not be opened: an *UnavailableError where there is none, or none for us. All else, as
+// too many open files, says nothing about this machine.
+func openError(err error) error {
+	path := &os.PathError{Op: "open", Path: tunDevice, Err: err}
+	switch err {
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO, unix.EACCES, unix.EPERM:
+		return &UnavailableError{path}
+	}
+	return fmt.Errorf("TAP interface: %w", path)
 }
 
 func attachTAP(fd int, name string) error {
