@@ -17,8 +17,8 @@ var (
 	ErrNoESP = fmt.Errorf("the kernel has no ESP: %w", errors.ErrUnsupported)
 	// ErrNoStatistics: the kernel does not count what it refuses.
 	ErrNoStatistics = fmt.Errorf("the kernel does not count what its IPsec refuses: %w", errors.ErrUnsupported)
-	// ErrSuperPackets: the kernel would count many packets as one.
-	ErrSuperPackets = fmt.Errorf("the kernel seals super-packets as one: %w", errors.ErrUnsupported)
+	// ErrSuperPackets: the kernel may count many packets as one.
+	ErrSuperPackets = fmt.Errorf("the kernel may count super-packets as one packet: %w", errors.ErrUnsupported)
 	// ErrNoFilter: the kernel has no nftables, so plaintext could not be counted.
 	ErrNoFilter = plaintext.ErrUnavailable
 	// ErrNoRouting: the kernel has no policy routing.

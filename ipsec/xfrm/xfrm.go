@@ -388,7 +388,7 @@ func (d *Dataplane) prepare(t *tunnel) (err error) {
 	super := t.policy.Encapsulation == ipsec.ESP && superPackets(t.policy.Dst.Is6())
 	if d.link == nil {
 		if super {
-			return fmt.Errorf("%w (esp4_offload, esp6_offload): limits of IP protocol 50 would come late; "+
+			return fmt.Errorf("%w (esp4_offload, esp6_offload): limits of IP protocol 50 could come late; "+
 				"encapsulation udp or an xfrm interface (CONFIG_XFRM_INTERFACE) would work", ErrSuperPackets)
 		}
 		t.link, err = d.linkTo(&t.policy)
