@@ -36,7 +36,7 @@ type MeasuredDelay struct {
 	Wanted    [3]time.Duration
 	Sending   time.Duration // that a packet may take more than Wanted, because it is sent at the link's rate
 	Seen      [3]time.Duration
-	Low, High [3]time.Duration // bounds of the confidence intervals of Seen
+	Low, High [3]time.Duration // between which the truth of all three is with the confidence; 0 and all the time it took: not known
 	Least     time.Duration
 	P99, Most time.Duration
 }
@@ -107,7 +107,7 @@ func (l *Lab) verify(ctx context.Context) error {
 	// Sending and receiving takes a processor each.
 	g.SetLimit(max(1, runtime.NumCPU()/2))
 	for i, p := range l.Plan.Links {
-		if p.Shape.String() == (topology.Shape{}).String() && p.WiFi == nil {
+		if p.Needs(p.Shape) == nil {
 			continue
 		}
 		g.Go(func() (err error) {

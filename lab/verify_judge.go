@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -29,12 +30,13 @@ func (m Measured) judge(t topology.Tolerance) (off []OutOfTolerance) {
 		if d.High[median] < d.Wanted[median] || d.Low[median] > d.Wanted[median]+d.Sending+t.Delay {
 			add("median delay", micros(d.Wanted[median]).String(), micros(d.Seen[median]).String(), between(median), t.Delay.String())
 		}
-		shift := d.Seen[median] - d.Wanted[median]
+		// The jitter is that about the median, which may be anywhere in its interval.
+		early, late := d.Low[median]-d.Wanted[median], d.High[median]-d.Wanted[median]
 		for _, q := range []int{first, third} {
-			if wanted := d.Wanted[q] + shift; d.High[q] < wanted-t.Jitter || d.Low[q] > wanted+t.Jitter {
+			if d.High[q] < d.Wanted[q]+early-t.Jitter || d.Low[q] > d.Wanted[q]+late+t.Jitter {
 				what := map[int]string{first: "first quartile of the delay, about the median", third: "third quartile of the delay, about the median"}[q]
 				add(what, micros(d.Wanted[q]-d.Wanted[median]).String(), micros(d.Seen[q]-d.Seen[median]).String(),
-					fmt.Sprintf("%v to %v with %s", micros(d.Low[q]-d.Seen[median]), micros(d.High[q]-d.Seen[median]), confidence), t.Jitter.String())
+					fmt.Sprintf("%v to %v with %s", micros(d.Low[q]-d.High[median]), micros(d.High[q]-d.Low[median]), confidence), t.Jitter.String())
 			}
 		}
 	}
@@ -179,25 +181,45 @@ func quartilesOf(s topology.Shape, gap time.Duration) (q [3]time.Duration) {
 	for at, ok := m.Next(); ok; at, ok = m.Next() {
 		leave(at)
 	}
-	q, _, _ = quartiles(delays, 0)
+	slices.Sort(delays)
+	for i, p := range quarters() {
+		q[i] = quantile(delays, p)
+	}
 	return q
 }
 
-// quartiles sorts the values. Between low and high the truth is with a confidence that z standard deviations have, whatever
-// the distribution: which of the sorted values is above a quantile is a matter of a binomial distribution.
-func quartiles(values []time.Duration, z float64) (q, low, high [3]time.Duration) {
-	n := float64(len(values))
+func quarters() [3]float64 { return [3]float64{0.25, 0.5, 0.75} }
+
+// quantile is that of sorted values.
+func quantile(sorted []time.Duration, p float64) time.Duration {
+	return sorted[min(int(float64(len(sorted))*p), len(sorted)-1)]
+}
+
+// quartiles sorts the values, of which none can be below 0 or above most. The truth of all three is between low and high but for
+// a share miss of such samples, whatever the distribution and however few the values: how many of them are below a quantile is a
+// matter of a binomial distribution. Where they are too few to bound it, a bound is 0 or most.
+func quartiles(values []time.Duration, miss float64, most time.Duration) (q, low, high [3]time.Duration) {
+	n := len(values)
 	slices.Sort(values)
-	at := func(i float64) time.Duration { return values[int(min(max(i, 0), n-1))] }
-	for i, p := range []float64{0.25, 0.5, 0.75} {
-		wide := z * math.Sqrt(n*p*(1-p))
-		q[i], low[i], high[i] = at(n*p), at(math.Floor(n*p-wide)), at(math.Ceil(n*p+wide))
+	for i, p := range quarters() {
+		// The numbers of values below a quantile that are likely lie together, about its share of them.
+		likely := func(k int) bool { return traffic.Likely(k, n, p, miss/3) }
+		middle := int(float64(n) * p)
+		least := sort.Search(middle, likely)
+		more := middle + 1 + sort.Search(n-middle, func(k int) bool { return !likely(middle + 1 + k) })
+		q[i], low[i], high[i] = quantile(values, p), 0, most
+		if least > 0 {
+			low[i] = values[least-1]
+		}
+		if more <= n {
+			high[i] = values[more-1]
+		}
 	}
 	return q, low, high
 }
 
-// deviations is how many standard deviations to both sides of a normal distribution have a probability.
-func deviations(confidence float64) float64 { return math.Sqrt2 * math.Erfinv(confidence) }
+// enough is how many values bound their median.
+func enough(miss float64) int { return int(math.Ceil(math.Log2(2 * 3 / miss))) }
 
 // takes is how long a frame takes to be sent at a rate.
 func takes(rate topology.Rate, frame int) time.Duration {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ func TestJudge(t *testing.T) {
 		"perhaps too early":    {Measured{Delay: around(quartiles(7, 9, 11), msec)}, nil},
 		"no jitter":            {Measured{Delay: around(quartiles(10, 10, 10), 0)}, nil},
 		"too little jitter":    {Measured{Delay: &MeasuredDelay{Wanted: quartiles(5, 10, 15), Seen: quartiles(10, 10, 10), Low: quartiles(10, 10, 10), High: quartiles(10, 10, 10)}}, []string{first, third}},
-		"too much on one side": {Measured{Delay: around(quartiles(8, 10, 15), msec/2)}, []string{third}},
+		"too much on one side": {Measured{Delay: around(quartiles(8, 10, 16), msec/2)}, []string{third}},
 		"some lost":            {Measured{Loss: share(0, 1, 1000, 1, 0.99)}, []string{"loss"}},
 		"none lost":            {Measured{Loss: share(0, 0, 1000, 1, 0.99)}, nil},
 		"lost as wanted":       {Measured{Loss: share(0.01, 12, 1000, 1, 0.99)}, nil},
@@ -123,23 +124,159 @@ func TestQuartilesOf(t *testing.T) {
 	}
 }
 
-// The intervals of quartiles are those of the binomial distribution.
+// The intervals of quartiles are those of the binomial distribution, by its tables; of few values they have no bounds.
 func TestQuartiles(t *testing.T) {
 	t.Parallel()
-	values := make([]time.Duration, 1000)
-	for i := range values {
-		values[i] = time.Duration((i*7 + 3) % 1000) // all from 0 to 999
+	const most = time.Hour
+	upTo := func(n int) []time.Duration { // 1 to n, in no order
+		values := make([]time.Duration, n)
+		for i := range values {
+			values[i] = time.Duration((i*7+3)%n + 1)
+		}
+		return values
 	}
-	q, low, high := quartiles(values, 2)
-	if q != [3]time.Duration{250, 500, 750} || low != [3]time.Duration{222, 468, 722} || high != [3]time.Duration{278, 532, 778} {
-		t.Errorf("%v, %v, %v", q, low, high)
+	for _, tt := range []struct {
+		n            int
+		miss         float64 // of each quartile
+		q, low, high [3]time.Duration
+	}{
+		// Of 20 with a chance of 1/4 at most 1 is 0.0243, at least 10 are 0.0139 and 9 are 0.0409; of 1/2 at most 5 are 0.0207 and 6
+		// are 0.0577.
+		{20, 0.05, [3]time.Duration{6, 11, 16}, [3]time.Duration{2, 6, 11}, [3]time.Duration{10, 15, 19}},
+		{1000, 0.0455, [3]time.Duration{251, 501, 751}, [3]time.Duration{223, 468, 722}, [3]time.Duration{279, 533, 778}},
+		// 2 to the power of -9 is 0.00195, of -8 0.0039. With a chance of 1/4 none of 9 are 0.075, at least 6 0.0100 and 7 0.0013; of 8
+		// at least 6 are 0.0042 and 7 0.0004.
+		{9, 0.0040, [3]time.Duration{3, 5, 7}, [3]time.Duration{0, 1, 3}, [3]time.Duration{7, 9, most}},
+		{8, 0.0040, [3]time.Duration{3, 5, 7}, [3]time.Duration{0, 0, 2}, [3]time.Duration{7, most, most}},
+		{1, 0.1, [3]time.Duration{1, 1, 1}, [3]time.Duration{}, [3]time.Duration{most, most, most}},
+	} {
+		q, low, high := quartiles(upTo(tt.n), 3*tt.miss, most)
+		if q != tt.q || low != tt.low || high != tt.high {
+			t.Errorf("%d values: %v, %v to %v; want %+v", tt.n, q, low, high, tt)
+		}
 	}
-	if _, low, high := quartiles([]time.Duration{7}, 4); low[0] != 7 || high[2] != 7 {
-		t.Errorf("one value: %v, %v", low, high)
+	for _, miss := range []float64{0.2, 0.1, 0.01, 1e-4} {
+		bounded := func(n int) bool {
+			_, low, high := quartiles(upTo(n), miss, most)
+			return low[1] > 0 && high[1] < most
+		}
+		if n := enough(miss); !bounded(n) || bounded(n-1) {
+			t.Errorf("%d values are enough for %v", n, miss)
+		}
 	}
-	if z := deviations(0.95); math.Abs(z-1.96) > 0.001 {
-		t.Errorf("%v deviations", z)
+}
+
+// A link that is exactly as it was asked to be is refused no more often than the confidence says, however few the packets and
+// without any tolerance. One that is not is refused when they are many.
+func TestGoodLinksPass(t *testing.T) {
+	t.Parallel()
+	const (
+		rounds = 500
+		msec   = float64(time.Millisecond)
+	)
+	r := rand.New(rand.NewPCG(1, 2))
+	for name, d := range map[string]struct {
+		draw  func() float64 // ms
+		truth [3]float64
+	}{
+		"uniform":     {func() float64 { return 10 + 4*r.Float64() }, [3]float64{11, 12, 13}},
+		"normal":      {func() float64 { return 20 + r.NormFloat64() }, [3]float64{20 - 0.67449, 20, 20 + 0.67449}},
+		"exponential": {func() float64 { return r.ExpFloat64() }, [3]float64{math.Log(4.0 / 3), math.Ln2, math.Log(4)}},
+		"constant":    {func() float64 { return 5 }, [3]float64{5, 5, 5}},
+	} {
+		for _, confidence := range []float64{0.8, 0.95, 0.99} {
+			for _, n := range []int{1, 2, 4, 5, 8, 12, 20, 60} {
+				refused, shifted := 0, 0
+				m := Measured{Delay: &MeasuredDelay{}}
+				for i, ms := range d.truth {
+					m.Delay.Wanted[i] = time.Duration(ms * msec)
+				}
+				values := make([]time.Duration, n)
+				for range rounds {
+					for i := range values {
+						values[i] = time.Duration(d.draw() * msec)
+					}
+					m.Delay.Seen, m.Delay.Low, m.Delay.High = quartiles(values, 1-confidence, time.Second)
+					if m.judge(topology.Tolerance{Confidence: confidence}) != nil {
+						refused++
+					}
+					bad := m
+					late := *m.Delay
+					late.Wanted[2] += 5 * (late.Wanted[2] - late.Wanted[1])
+					if bad.Delay = &late; bad.judge(topology.Tolerance{Confidence: confidence}) != nil {
+						shifted++
+					}
+				}
+				if most := allowed(rounds, 1-confidence); refused > most {
+					t.Errorf("%s, %d packets, %v: %d of %d good links refused, at most %d are chance", name, n, confidence, refused, rounds, most)
+				}
+				if n == 60 && name != "constant" && shifted < rounds {
+					t.Errorf("%s, %d packets, %v: only %d of %d bad links refused", name, n, confidence, shifted, rounds)
+				}
+			}
+		}
 	}
+	for _, p := range []float64{0, 0.001, 0.01, 0.3, 1} {
+		for _, n := range []int{1, 4, 10, 100} {
+			const confidence = 0.95
+			refused := 0
+			for range rounds {
+				k := 0
+				for range n {
+					if r.Float64() < p {
+						k++
+					}
+				}
+				m := Measured{Loss: share(p, k, n, 1, confidence)}
+				if m.judge(topology.Tolerance{Confidence: confidence}) != nil {
+					refused++
+				}
+			}
+			if most := allowed(rounds, 1-confidence); refused > most {
+				t.Errorf("loss %v, %d packets: %d of %d good links refused, at most %d are chance", p, n, refused, rounds, most)
+			}
+		}
+	}
+}
+
+// The same holds of losses that come in bursts.
+func TestGoodBurstsPass(t *testing.T) {
+	t.Parallel()
+	const (
+		rounds     = 400
+		confidence = 0.95
+	)
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, g := range []topology.GilbertElliott{{P: 0.01, R: 0.24}, {P: 0.1, R: 0.1}, {P: 0.001, R: 0.05}} {
+		g.Bad = 1
+		missing, inflation := lossOf(topology.Shape{GilbertElliott: g}, probeFrame)
+		for _, n := range []int{4, 20, 100, 1000, 5000} {
+			refused := 0
+			for range rounds {
+				k, bad := 0, r.Float64() < g.P/(g.P+g.R)
+				for range n {
+					if bad {
+						k++
+						bad = r.Float64() >= g.R
+					} else {
+						bad = r.Float64() < g.P
+					}
+				}
+				m := Measured{Loss: share(missing, k, n, inflation, confidence)}
+				if m.judge(topology.Tolerance{Confidence: confidence}) != nil {
+					refused++
+				}
+			}
+			if most := allowed(rounds, 1-confidence); refused > most {
+				t.Errorf("%+v, %d packets: %d of %d good links refused, at most %d are chance", g, n, refused, rounds, most)
+			}
+		}
+	}
+}
+
+// allowed is how many of n chance explains, each with probability p.
+func allowed(n int, p float64) int {
+	return int(float64(n)*p + 4*math.Sqrt(float64(n)*p*(1-p)))
 }
 
 // A rate is that of what comes after what an idle link passes at once; it is not known if the sender was slower.

@@ -235,7 +235,10 @@ func (s *sample) missed(what string, err error) error {
 func (s *sample) delay() error {
 	w := s.m.Wanted
 	sending := takes(w.Rate, probeFrame)
+	miss := 1 - s.tolerance.Confidence
 	n, gap := pace(max(2*time.Millisecond, 2*w.Jitter, 4*sending), sampling*time.Duration(max(1, s.effort.Probes/300)), cmp.Or(s.effort.Probes, 300))
+	n = max(n, enough(miss))
+	began := time.Now()
 	got, err := s.send(probeFrame, patient, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
 	if err != nil {
 		return s.missed("delay", err)
@@ -253,8 +256,11 @@ func (s *sample) delay() error {
 		Packets: len(delays), Wanted: quartilesOf(w, gap), Sending: sending,
 		Least: delays[0], P99: delays[len(delays)*99/100], Most: delays[len(delays)-1],
 	}
-	d.Seen, d.Low, d.High = quartiles(delays, deviations(s.tolerance.Confidence))
+	d.Seen, d.Low, d.High = quartiles(delays, miss, time.Since(began))
 	s.m.Delay = d
+	if len(delays) < enough(miss) {
+		s.unmeasured("delay: of %d packets the median is not known with %s", len(delays), percent(s.tolerance.Confidence))
+	}
 	if wide := max(d.High[1]-d.Low[1], d.High[2]-d.Low[0]) / 2; w.Jitter > 0 && wide > 2*w.Jitter+s.tolerance.Jitter {
 		s.unmeasured("jitter %v: of %d packets the quartiles are known within %v only", w.Jitter, len(delays), micros(wide))
 	}

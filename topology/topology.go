@@ -136,7 +136,7 @@ type Tolerance struct {
 	Rate       float64       // share of the rate; default 0.02
 	Delay      time.Duration // of the median delay, which is never shorter; default 1 ms
 	Jitter     time.Duration // of the quartiles of the delay, about the median; default 1 ms
-	Confidence float64       // of the interval of the losses seen in which the share asked for has to be; default 0.9999
+	Confidence float64       // of the intervals of what was seen; only what is out of tolerance for all of them is refused; default 0.9999
 }
 
 // Flow is traffic that pqlab run sends.
