@@ -72,7 +72,7 @@ func Rate(f float64) string { return rateUnit(num(f)).format(f) }
 func millis(f float64) string { return timeUnit(num(f)).format(f) }
 func micros(f float64) string { return millis(num(f) / 1e3) }
 
-func percent(share float64) string { return significant(100*share) + "%" }
+func percent(share float64) string { return significant(100*num(share)) + "%" }
 
 // moment is a time after the start of the run.
 func moment(ms float64) string { return strconv.FormatFloat(num(ms)/1e3, 'f', 3, 64) + " s" }

@@ -114,3 +114,15 @@ func (l Link) cells() []string {
 	}
 	return cells
 }
+
+// around says how far a quartile of a delay is from the median.
+func around(quartiles [3]float64, i int) string {
+	d := num(quartiles[i]) - num(quartiles[1])
+	switch {
+	case d > 0:
+		return "+" + millis(d)
+	case d < 0:
+		return "−" + millis(-d)
+	}
+	return millis(0)
+}

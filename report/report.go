@@ -31,6 +31,8 @@ type Result struct {
 	VerifyMs float64 `json:"verify_ms,omitempty"`
 	// Lateness is that of each direction of links that are wires.
 	Lateness []Lateness `json:"lateness,omitempty"`
+	// Fates are those of each direction of links whose fates were recorded or replayed.
+	Fates []Fates `json:"fates,omitempty"`
 
 	// Exchange is that of the first tunnel; WriteJSON and WriteDir fill it in from Tunnels where it is nil.
 	Exchange *Exchange `json:"exchange"`
@@ -124,6 +126,7 @@ type Flow struct {
 	Duplicated    uint64   `json:"duplicated"`
 	Reordered     uint64   `json:"reordered"`
 	Retransmitted uint64   `json:"retransmitted,omitempty"` // TCP segments
+	Congestion    string   `json:"congestion,omitempty"`    // TCP: the sender's congestion control, which the rate depends on: "cubic", "bbr", …
 	SocketDrops   uint64   `json:"socket_drops"`
 	Latency       *Latency `json:"latency_us"`
 	Start         float64  `json:"start_ms"`
@@ -144,6 +147,14 @@ func (f Flow) way() string {
 		way += " via " + strings.Join(f.Via, ", ")
 	}
 	return way
+}
+
+// protocol is with what decides how fast it sends.
+func (f Flow) protocol() string {
+	if f.Congestion != "" {
+		return f.Proto + ", " + f.Congestion
+	}
+	return f.Proto
 }
 
 // sent is an amount with its unit, where that is not packets.
@@ -286,8 +297,10 @@ func finite(v reflect.Value) reflect.Value {
 			out.Set(reflect.New(v.Type().Elem()))
 			out.Elem().Set(finite(v.Elem()))
 		}
-	case reflect.Slice:
-		out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+	case reflect.Slice, reflect.Array:
+		if v.Kind() == reflect.Slice {
+			out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+		}
 		for i := range v.Len() {
 			out.Index(i).Set(finite(v.Index(i)))
 		}

@@ -17,6 +17,9 @@ func sample() Result {
 			From: "h1", To: "h2", Proto: proto, Streams: 4, BitsPerSecond: rate, Unit: Packets, Sent: 1_234_567, Received: 1_234_567,
 			Tunnels: []string{"fibre"}, Start: 812, Duration: seconds * 1e3, Latency: &Latency{180.2, 320, 655.1, 2200, 201.7},
 		}
+		if proto == "tcp" {
+			f.Congestion = "bbr"
+		}
 		for i := range int(seconds * 10) {
 			f.Bins = append(f.Bins, Bin{int64(i) * BinMs, uint64(rate / 10 * (0.93 + 0.1*r.Float64()))})
 		}
@@ -44,6 +47,23 @@ func sample() Result {
 		Traffic: []Flow{flow("tcp", 2.1e9, 5), flow("udp", 100e6, 5)},
 		Rekeys: []Rekey{{"fibre", "blocks", 1620, 11.2, 0}, {"fibre", "blocks", 3110, 10.9, 0}, {"fibre", "time", 3400, 10.9, 0},
 			{"fibre", "blocks", 4730.5, 12.4, 3}},
+		Links: []Link{
+			{
+				Link: "d1-d2", From: "d1", To: "d2", Shaper: "wire", Wanted: "rate 20Mbit/s, delay 10ms, jitter 2ms, loss 1%", Tries: 1,
+				Delay: &LinkDelay{Packets: 250, Wanted: [3]float64{8.65, 10, 11.35}, Sending: 0.04, Seen: [3]float64{8.7, 10.11, 11.4},
+					Low: [3]float64{8.4, 9.9, 11.1}, High: [3]float64{9, 10.3, 11.9}, Least: 3.1, P99: 14.9, Most: 17.2},
+				Loss: &LinkShare{5000, 52, 0.01, 0.0104, 0.0065, 0.0157}, Duplication: &LinkShare{5000, 9, 0.002, 0.0018, 0.0005, 0.0045}, Rate: &LinkRate{20e6, 19.96e6},
+				LateMs: 0.4, LateP99Ms: 0.1,
+			},
+			{
+				Link: "d1-d2", From: "d2", To: "d1", Shaper: "wire", Wanted: "delay 10ms", Tries: 2,
+				Delay: &LinkDelay{Packets: 300, Wanted: [3]float64{10, 10, 10}, Seen: [3]float64{10.07, 10.08, 10.09}, P99: 10.4, Most: 12},
+				Loss:  &LinkShare{Packets: 300, High: 0.0306},
+			},
+			{Link: "spare", From: "h1", To: "h2", Shaper: "tbf", Wanted: "rate 40Gbit/s", Tries: 1, Unmeasured: []string{"rate 40Gbit/s: one sender does not make so much"}},
+		},
+		VerifyMs:   3210,
+		Lateness:   []Lateness{{Link: "d1-d2", From: "d1", To: "d2", Packets: 812_345, P50: 0.062, P99: 0.31, Max: 4.2}, {"d1-d2", "d2", "d1", 4_812, 0.05, 7.9, 21, 12, true}},
 		CPUSeconds: map[string]float64{"h1": 1.9, "d1": 4.8, "d2": 5.1, "h2": 2.2},
 		XfrmStat:   map[string]map[string]uint64{"d1": {}, "d2": {"XfrmInNoStates": 2}},
 		Watches:    []Watch{{Link: "d1-d2", ESPinUDP: 1_234_567, Exchange: 31, Other: 8}, {Link: "spare", ESP: 7, Plaintext: 3}},
@@ -69,6 +89,9 @@ func extreme() map[string]Result {
 	one.Checks = one.Checks[1:]
 
 	many := sample()
+	for range 5 {
+		many.Links, many.Lateness = append(many.Links, sample().Links...), append(many.Lateness, many.Lateness...)
+	}
 	many.Rekeys, many.Tunnels, many.Traffic, many.CPUSeconds = nil, nil, nil, map[string]float64{}
 	for i := range 100 {
 		many.Rekeys = append(many.Rekeys, Rekey{fmt.Sprint("t", i%7), "packets", 900 + 49*float64(i), 8, uint64(i % 29 / 28)})
@@ -106,6 +129,8 @@ func extreme() map[string]Result {
 	long.Warnings = append(long.Warnings, name+name)
 	long.Command = append(long.Command, name, "it's", "")
 
+	long.Links[0].Link, long.Links[0].From, long.Links[0].Wanted, long.Lateness[1].Link = name, name, name, name
+
 	hour := sample()
 	hour.Duration = 3.6e6
 	f := &hour.Traffic[1]
@@ -122,6 +147,7 @@ func extreme() map[string]Result {
 	bad.Traffic[0].BitsPerSecond, bad.Traffic[0].Start, bad.Traffic[0].Duration = inf, nan, -inf
 	bad.Traffic[0].Latency = &Latency{nan, nan, inf, nan, nan}
 	bad.Traffic[1].Bins[3] = Bin{-5, math.MaxUint64}
+	bad.Links[0].Delay.Seen, bad.Links[0].Rate.Seen, bad.Links[0].Loss.High, bad.Lateness[0].P99 = [3]float64{nan, inf, -inf}, inf, nan, -inf
 	bad.Rekeys[0].At, bad.Rekeys[1].At, bad.Rekeys[2].Ms = nan, inf, -inf
 	bad.Tunnels[0].Exchange.Steps[0].Ms, bad.Tunnels[0].Exchange.Steps[1].Ms, bad.Tunnels[0].Exchange.Ms = nan, -inf, inf
 

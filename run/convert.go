@@ -43,7 +43,7 @@ func flowOf(f topology.PlannedFlow, got traffic.Result) report.Flow {
 	out := report.Flow{
 		Name: got.Name, From: got.From, To: got.To, Via: f.Via, Unit: report.Packets, Tunnels: f.Tunnels, Proto: got.Proto, Streams: got.Streams,
 		BitsPerSecond: got.BitsPerSecond, Sent: got.Sent, Received: got.Received, Lost: got.Lost, Duplicated: got.Duplicated,
-		Reordered: got.Reordered, Retransmitted: got.Retransmitted, SocketDrops: got.SocketDrops, Duration: ms(got.Duration),
+		Reordered: got.Reordered, Retransmitted: got.Retransmitted, Congestion: got.Congestion, SocketDrops: got.SocketDrops, Duration: ms(got.Duration),
 	}
 	if got.Proto == traffic.TCP {
 		out.Unit = report.Bytes

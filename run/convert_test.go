@@ -42,13 +42,13 @@ func TestFlowOf(t *testing.T) {
 	t.Parallel()
 	in := traffic.Result{
 		Name: "n", From: "f", To: "t", Proto: "udp", Streams: 1, Sent: 2, Received: 3, Lost: 4, Duplicated: 5, Reordered: 6, SocketDrops: 7,
-		Retransmitted: 8, BitsPerSecond: 9, Duration: 10 * time.Millisecond,
+		Retransmitted: 8, Congestion: "cubic", BitsPerSecond: 9, Duration: 10 * time.Millisecond,
 		Latency: &traffic.Latency{P50: 11, P90: 12, P99: 13, Max: 14, Mean: 15}, Bins: []traffic.Bin{{At: 16, Bits: 17}},
 	}
 	got := flowOf(topology.PlannedFlow{Flow: topology.Flow{Via: []string{"relay"}}, Tunnels: []string{"vpn"}}, in)
 	want := report.Flow{
 		Name: "n", From: "f", To: "t", Proto: "udp", Streams: 1, Sent: 2, Received: 3, Lost: 4, Duplicated: 5, Reordered: 6, SocketDrops: 7,
-		Retransmitted: 8, BitsPerSecond: 9, Duration: 10, Via: []string{"relay"}, Unit: report.Packets, Tunnels: []string{"vpn"},
+		Retransmitted: 8, Congestion: "cubic", BitsPerSecond: 9, Duration: 10, Via: []string{"relay"}, Unit: report.Packets, Tunnels: []string{"vpn"},
 		Latency: &report.Latency{P50: 11, P90: 12, P99: 13, Max: 14, Mean: 15}, Bins: []report.Bin{{At: 16, Bits: 17}},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -116,9 +116,12 @@ func (s *tcpSender) run(ctx context.Context) (Sent, error) {
 		}
 		streams[i] = &tcpStream{conn: conn}
 	}
+	var err error
+	if out.Congestion, err = congestion(streams[0].conn); err != nil {
+		return out, fmt.Errorf("tcp to %v: congestion control: %w", s.cfg.To, err)
+	}
 	var probe *net.TCPConn
 	if s.cfg.Probe > 0 {
-		var err error
 		if probe, err = s.dial(ctx, forProbe); err != nil {
 			return out, err
 		}
@@ -295,4 +298,13 @@ func tcpInfo(c *net.TCPConn) (info *unix.TCPInfo, err error) {
 		return err
 	})
 	return info, err
+}
+
+// congestion names the algorithm by which the kernel decides how fast a connection sends.
+func congestion(c *net.TCPConn) (name string, err error) {
+	err = control(c, func(fd int) error {
+		name, err = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+		return err
+	})
+	return name, err
 }

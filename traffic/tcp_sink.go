@@ -88,7 +88,7 @@ func (s *TCPSink) Finish(_ context.Context, sent Sent) (Result, error) {
 	defer s.mu.Unlock()
 	r := Result{
 		Proto: TCP, Streams: len(sent.Packets), Sent: sent.Bytes, Received: s.bins.total,
-		Retransmitted: sent.Retransmitted, Latency: sent.RoundTrip,
+		Retransmitted: sent.Retransmitted, Congestion: sent.Congestion, Latency: sent.RoundTrip,
 	}
 	s.bins.fill(&r, sent)
 	return r, s.failure

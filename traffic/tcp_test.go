@@ -7,8 +7,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestTCP(t *testing.T) {
@@ -89,6 +93,51 @@ func TestTCP(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A flow tells the congestion control that its own sockets have: that of the route, where it names one, or the kernel's.
+func TestTCPCongestion(t *testing.T) {
+	t.Parallel()
+	const file = "/proc/sys/net/ipv4/tcp_congestion_control"
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Skip(err)
+	}
+	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := TCPSource{To: sink.Addr(), Bytes: 1, Streams: 2}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := sink.Finish(t.Context(), sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(string(want)); sent.Congestion != got || r.Congestion != got {
+		t.Errorf("sent with %q, in the result %q; %s has %q", sent.Congestion, r.Congestion, file, got)
+	}
+	// It is the socket's and not the kernel's.
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const reno = "reno" // every kernel has it, and lets everybody use it
+	if err := control(c.(*net.TCPConn), func(fd int) error {
+		return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, reno)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := congestion(c.(*net.TCPConn)); err != nil || got != reno {
+		t.Errorf("%q, %v; want %q", got, err, reno)
 	}
 }
 

@@ -81,6 +81,7 @@ type Sent struct {
 	Refused       uint64        `json:"refused,omitempty"`     // UDP: sends answered by "port unreachable", and repeated
 	RoundTrip     *Latency      `json:"round_trip_us,omitempty"`
 	Retransmitted uint64        `json:"retransmitted,omitempty"` // TCP: segments
+	Congestion    string        `json:"congestion,omitempty"`    // TCP: the source's congestion control, as its kernel names it
 }
 
 // Total is the number of packets of all streams.
@@ -115,6 +116,7 @@ type Result struct {
 	Unclassified  uint64 `json:"unclassified,omitempty"`  // arrivals too late to tell a first arrival from a duplicate
 	Foreign       uint64 `json:"foreign,omitempty"`       // datagrams to the sink's port that were not of the flow
 	Retransmitted uint64 `json:"retransmitted,omitempty"` // TCP: segments, as the source's kernel counted them
+	Congestion    string `json:"congestion,omitempty"`    // TCP: what decided on the rate: "cubic", "bbr", …
 
 	FrameSize     int           `json:"frame_size,omitempty"`
 	Bytes         uint64        `json:"bytes"` // received; UDP: of IP packets without duplicates, TCP: of the streams
