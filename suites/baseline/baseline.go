@@ -5,7 +5,6 @@ package baseline
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +45,9 @@ const (
 	fibreLink  = "fibre"
 )
 
+// gateways are the ends of the tunnel.
+func gateways() [2]string { return [2]string{"d1", "d2"} }
+
 // describe is the lab h1 – d1 – fibre – d2 – h2.
 func describe(options ...topology.TunnelOption) *topology.Builder {
 	rate := 5 * topology.Mbit / topology.Rate(slowly())
@@ -81,7 +83,7 @@ func up(ctx context.Context, e testlab.Env, t testlab.Planner, change func(*lab.
 	GinkgoHelper()
 	l := e.Up(ctx, t, change)
 	DeferCleanup(func(ctx SpecContext) {
-		for _, node := range []string{"d1", "d2"} {
+		for _, node := range gateways() {
 			if log, err := l.Node(node).Agent().Log(ctx); CurrentSpecReport().Failed() && err == nil {
 				GinkgoWriter.Printf("charon at %s:\n%s\n", node, log)
 			}
@@ -95,11 +97,7 @@ func (r *rig) establish(ctx context.Context) {
 	GinkgoHelper()
 	_, err := r.tunnel.Establish(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	r.events.Until(ctx, "established at both ends", func(all []agent.Event) bool { return len(only(all, ipsec.Established)) == 2 })
-}
-
-func only(all []agent.Event, kind ipsec.EventKind) []agent.Event {
-	return slices.DeleteFunc(slices.Clone(all), func(e agent.Event) bool { return e.Kind != kind })
+	r.events.Established(ctx)
 }
 
 func (r *rig) state(ctx context.Context, node string) agent.TunnelState {
@@ -123,7 +121,7 @@ func (r *rig) send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 // clean checks that neither end has refused a packet.
 func (r *rig) clean(ctx context.Context) {
 	GinkgoHelper()
-	for _, node := range []string{"d1", "d2"} {
+	for _, node := range gateways() {
 		Expect(r.state(ctx, node).Drops).To(Equal(ipsec.Drops{}), node)
 		rest, err := r.Node(node).Agent().TunnelState(ctx, "")
 		Expect(err).NotTo(HaveOccurred())

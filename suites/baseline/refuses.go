@@ -48,7 +48,7 @@ func refuses(e testlab.Env) {
 			r.send(ctx, f, time.Second/4)
 		}
 		kill(charonOf(r.Node("d1").PID()))
-		r.events.Until(ctx, "told of charon's end", func(all []agent.Event) bool { return len(only(all, ipsec.Failed)) > 0 })
+		r.events.Until(ctx, "told of charon's end", func(all []agent.Event) bool { return len(testlab.Only(all, ipsec.Failed)) > 0 })
 		_, clear = udp() // the kernel's SAs are there still
 		Expect(clear).To(BeZero())
 		_, err := r.tunnel.State(ctx, "d1")
@@ -61,7 +61,7 @@ func refuses(e testlab.Env) {
 		r := up(ctx, e, describe(), func(o *lab.Options) { o.OnTraffic = true })
 		_, err := r.Send(ctx, r.Plan.Traffic[2], time.Second/4)
 		Expect(err).NotTo(HaveOccurred())
-		r.events.Until(ctx, "established at both ends", func(all []agent.Event) bool { return len(only(all, ipsec.Established)) == 2 })
+		r.events.Established(ctx)
 		for _, f := range r.Plan.Traffic {
 			r.send(ctx, f, time.Second/4)
 		}

@@ -34,9 +34,9 @@ func rekeys(e testlab.Env) {
 			r.send(ctx, r.Plan.Traffic[2], long)
 			r.send(ctx, r.Plan.Traffic[3], long)
 			all := r.settled(ctx)
-			Expect(only(all, ipsec.Failed)).To(BeEmpty())
-			Expect(only(all, ipsec.Expired)).To(BeEmpty())
-			for _, event := range only(all, ipsec.Rekeyed) {
+			Expect(testlab.Only(all, ipsec.Failed)).To(BeEmpty())
+			Expect(testlab.Only(all, ipsec.Expired)).To(BeEmpty())
+			for _, event := range testlab.Only(all, ipsec.Rekeyed) {
 				if !event.Initiator {
 					Expect(event.Trigger).To(Equal(ipsec.ByPeer))
 					continue
@@ -59,7 +59,7 @@ func rekeys(e testlab.Env) {
 		for range 4 {
 			var both [2]error
 			var done sync.WaitGroup
-			for i, from := range []string{"d1", "d2"} {
+			for i, from := range gateways() {
 				done.Go(func() { _, both[i] = r.tunnel.Rekey(ctx, from) })
 			}
 			done.Wait()
@@ -71,7 +71,7 @@ func rekeys(e testlab.Env) {
 				Should(Equal(r.state(ctx, "d1").SPIs))
 		}
 		all := r.settled(ctx)
-		Expect(only(all, ipsec.Failed)).To(BeEmpty())
+		Expect(testlab.Only(all, ipsec.Failed)).To(BeEmpty())
 		balanced(all)
 		r.clean(ctx)
 	}, NodeTimeout(timeout))
@@ -91,8 +91,8 @@ func rekeys(e testlab.Env) {
 			for _, f := range r.Plan.Traffic[2:] {
 				r.send(ctx, f, time.Second/10)
 			}
-			all := r.events.Until(ctx, "rekeyed at both ends", func(all []agent.Event) bool { return len(only(all, ipsec.Rekeyed)) == 2*(i+1) })
-			for _, event := range only(all, ipsec.Rekeyed)[2*i:] {
+			all := r.events.Until(ctx, "rekeyed at both ends", func(all []agent.Event) bool { return len(testlab.Only(all, ipsec.Rekeyed)) == 2*(i+1) })
+			for _, event := range testlab.Only(all, ipsec.Rekeyed)[2*i:] {
 				Expect(event.Initiator).To(Equal(event.Node == from))
 				Expect(event.Trigger).To(Equal(map[bool]ipsec.Trigger{true: ipsec.OnDemand, false: ipsec.ByPeer}[event.Initiator]))
 			}
@@ -101,25 +101,19 @@ func rekeys(e testlab.Env) {
 	}, NodeTimeout(timeout))
 }
 
-// sa is named by the node that it leads to.
-type sa struct {
-	to  string
-	spi uint32
-}
-
 // settled waits until the SAs that had been replaced when it was called are gone, and have been counted at both ends, of
 // two rekeys at least. Further ones may be under way where time replaces them.
 func (r *rig) settled(ctx SpecContext) []agent.Event {
 	GinkgoHelper()
-	least := max(4, len(only(r.events.All(), ipsec.Rekeyed)))
+	least := max(4, len(testlab.Only(r.events.All(), ipsec.Rekeyed)))
 	return r.events.Until(ctx, "rekeyed, and the old SAs counted", func(all []agent.Event) bool {
-		rekeys := only(all, ipsec.Rekeyed)
+		rekeys := testlab.Only(all, ipsec.Rekeyed)
 		if len(rekeys) < least {
 			return false
 		}
-		sent, got := counts(all)
+		sent, got := testlab.Replaced(all, gateways())
 		for _, event := range rekeys[:least] {
-			for _, s := range []sa{{peerOf(event.Node), event.Old.Out}, {event.Node, event.Old.In}} {
+			for _, s := range []testlab.SA{{To: peerOf(event.Node), SPI: event.Old.Out}, {To: event.Node, SPI: event.Old.In}} {
 				_, left := sent[s]
 				_, arrived := got[s]
 				if !left || !arrived {
@@ -133,26 +127,15 @@ func (r *rig) settled(ctx SpecContext) []agent.Event {
 
 func peerOf(node string) string { return map[string]string{"d1": "d2", "d2": "d1"}[node] }
 
-// counts are the packets of each SA that was replaced: sent, and accepted by its other end.
-func counts(all []agent.Event) (sent, got map[sa]uint64) {
-	sent, got = map[sa]uint64{}, map[sa]uint64{}
-	for _, event := range only(all, ipsec.Rekeyed) {
-		sent[sa{peerOf(event.Node), event.Old.Out}] = event.Replaced.Out.Packets
-	}
-	for _, event := range only(all, ipsec.Retired) {
-		got[sa{event.Node, event.Old.In}] = event.Replaced.In.Packets
-	}
-	return sent, got
-}
-
-// balanced holds what was sent on each SA that was replaced against what its other end had accepted.
+// balanced holds what was sent on each SA that was replaced against what its other end had accepted. Unlike testlab.Balanced it
+// allows for rekeys that are under way.
 func balanced(all []agent.Event) {
 	GinkgoHelper()
-	sent, got := counts(all)
+	sent, got := testlab.Replaced(all, gateways())
 	var packets uint64
 	for s, n := range got {
 		if _, ok := sent[s]; ok { // else its sender's word is on its way
-			Expect(n).To(Equal(sent[s]), "packets on the SA %#08x to %s", s.spi, s.to)
+			Expect(n).To(Equal(sent[s]), "packets on the SA %#08x to %s", s.SPI, s.To)
 			packets += n
 		}
 	}

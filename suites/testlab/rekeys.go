@@ -38,25 +38,34 @@ func Calm(all []agent.Event) {
 	Expect(Only(all, ipsec.Expired)).To(BeEmpty())
 }
 
+// SA is named by the node that it leads to.
+type SA struct {
+	To  string
+	SPI uint32
+}
+
+// Replaced are the packets of each SA that was replaced, as far as was told of it: sent, and accepted by its other end. ends
+// are both nodes of the tunnel.
+func Replaced(all []agent.Event, ends [2]string) (sent, got map[SA]uint64) {
+	other := map[string]string{ends[0]: ends[1], ends[1]: ends[0]}
+	sent, got = map[SA]uint64{}, map[SA]uint64{}
+	for _, event := range Only(all, ipsec.Rekeyed) {
+		sent[SA{other[event.Node], event.Old.Out}] = event.Replaced.Out.Packets
+	}
+	for _, event := range Only(all, ipsec.Retired) {
+		got[SA{event.Node, event.Old.In}] = event.Replaced.In.Packets
+	}
+	return sent, got
+}
+
 // Balanced holds what was sent on each SA that was replaced against what its other end had accepted when it was retired:
 // every packet that left arrived, under the SA that it left under. ends are both nodes of the tunnel.
 func Balanced(all []agent.Event, ends [2]string) {
 	GinkgoHelper()
-	type sa struct {
-		to  string
-		spi uint32
-	}
-	other := map[string]string{ends[0]: ends[1], ends[1]: ends[0]}
-	sent, got := map[sa]uint64{}, map[sa]uint64{}
-	for _, event := range Only(all, ipsec.Rekeyed) {
-		sent[sa{other[event.Node], event.Old.Out}] = event.Replaced.Out.Packets
-	}
-	for _, event := range Only(all, ipsec.Retired) {
-		got[sa{event.Node, event.Old.In}] = event.Replaced.In.Packets
-	}
+	sent, got := Replaced(all, ends)
 	Expect(sent).NotTo(BeEmpty())
 	var packets uint64
-	differ := map[sa][2]uint64{}
+	differ := map[SA][2]uint64{}
 	for each, n := range sent {
 		packets += n
 		if got[each] != n {
