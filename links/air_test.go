@@ -48,12 +48,10 @@ func TestCell(t *testing.T) {
 		p := proberTo(t, l, side, from, to, 1000)
 		p.pace(n, 0)
 		got := p.arrivals(500 * time.Millisecond)
-		p.from.Close()
-		p.to.Close()
-		if late, repeated := overtaken(got); len(got) != n || late+repeated > 0 {
-			t.Errorf("%s, side %d: %d of %d came, %d overtaken, %d repeated", l.Name, side, len(got), n, late, repeated)
+		if late, repeated := got.Overtaken(); len(got.Arrived) != n || late+repeated > 0 {
+			t.Errorf("%s, side %d: %d of %d came, %d overtaken, %d repeated", l.Name, side, len(got.Arrived), n, late, repeated)
 		}
-		if first := delays(got)[0]; first < least+50*time.Microsecond { // a preamble, and what comes before it
+		if first := got.Delays()[0]; first < least+50*time.Microsecond { // a preamble, and what comes before it
 			t.Errorf("%s, side %d: the first came after %v", l.Name, side, first)
 		}
 		if s := l.State(); s.Wire[side].Packets != before+n || s.Shaper != "wire" || !s.Seeded {

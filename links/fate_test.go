@@ -1,13 +1,9 @@
 package links
 
 import (
-	"encoding/binary"
-	"errors"
 	"math"
-	"net"
-	"os"
+	"net/netip"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,24 +12,16 @@ import (
 	"pqlab/internal/netns"
 	"pqlab/internal/vm/guest"
 	"pqlab/topology"
+	"pqlab/traffic"
 )
 
-// A prober sends numbered datagrams from a to b, and tells what became of them. The kernel says when one arrived, so that
-// a receiver that runs late changes nothing.
+// prober is a traffic.Prober over a link.
 type prober struct {
+	*traffic.Prober
 	t    testing.TB
-	from *net.UDPConn
-	to   *net.UDPConn
-	size int
-	sent []time.Time // by number
+	sent uint64
 	link *Link
 	side int // from which it sends
-}
-
-// arrival is a datagram that came.
-type arrival struct {
-	number int
-	delay  time.Duration
 }
 
 func newProber(t testing.TB, link *Link, a, b *netns.Namespace, size int) *prober {
@@ -44,58 +32,25 @@ func newProber(t testing.TB, link *Link, a, b *netns.Namespace, size int) *probe
 // proberTo sends from a, which is that side of the link, to b.
 func proberTo(t testing.TB, link *Link, side int, a, b *netns.Namespace, size int) *prober {
 	t.Helper()
-	p := &prober{t: t, size: size, link: link, side: side}
-	to := &net.UDPAddr{IP: net.IPv4(10, 0, 0, byte(2-side)), Port: 7}
-	noRoom := false
-	if err := b.Do(func() (err error) {
-		listen := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
-			return errors.Join(raw.Control(func(fd uintptr) {
-				// Room for all: nobody need be quick.
-				if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 256<<20) != nil {
-					noRoom = true
-				}
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
-			}), err)
-		}}
-		c, err := listen.ListenPacket(t.Context(), "udp", to.String())
-		if err == nil {
-			p.to = c.(*net.UDPConn)
-		}
-		return err
-	}); err != nil {
+	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(2 - side)}), 0)
+	p, err := traffic.NewProber(a.Do, b.Do, to, size)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if noRoom {
-		t.Skip("room to receive all that comes takes CAP_NET_ADMIN over the machine (root; a guest has it)")
-	}
-	if err := a.Do(func() (err error) { p.from, err = net.DialUDP("udp", nil, to); return err }); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.from.Close(); p.to.Close() })
-	return p
+	t.Cleanup(func() { p.Close() })
+	return &prober{Prober: p, t: t, link: link, side: side}
 }
 
-// send sends one datagram.
-func (p *prober) send() {
+// keepUp waits until a wire has read all that was sent but so many packets: it has a model of what it reads, and an
+// interface has room for so much that it has not read.
+func (p *prober) keepUp(unread uint64) {
 	p.t.Helper()
-	b := make([]byte, p.size)
-	binary.BigEndian.PutUint32(b, uint32(len(p.sent)))
-	p.sent = append(p.sent, time.Now())
-	if _, err := p.from.Write(b); err != nil && !errors.Is(err, unix.ENOBUFS) {
-		p.t.Fatal(err)
-	}
-}
-
-// keepUp waits until a wire has read most of what was sent: it has a model of what it reads, and an interface has room
-// for so much that it has not read.
-func (p *prober) keepUp() {
-	const unread = 1000
 	if !p.link.Driven() {
 		return
 	}
-	for end := time.Now().Add(20 * time.Second); p.link.State().Wire[p.side].Packets+unread < uint64(len(p.sent)); {
+	for end := time.Now().Add(20 * time.Second); p.link.State().Wire[p.side].Packets+unread < p.sent; {
 		if time.Now().After(end) {
-			p.t.Fatalf("the wire has read %d of %d packets", p.link.State().Wire[p.side].Packets, len(p.sent))
+			p.t.Fatalf("the wire has read %d of %d packets", p.link.State().Wire[p.side].Packets, p.sent)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -104,91 +59,27 @@ func (p *prober) keepUp() {
 // pace sends n datagrams, gap apart.
 func (p *prober) pace(n int, gap time.Duration) {
 	p.t.Helper()
-	tick := time.NewTicker(max(gap, time.Nanosecond))
-	defer tick.Stop()
-	for i := range n {
-		p.send()
-		if i%256 == 0 {
-			p.keepUp()
+	for n > 0 {
+		some := min(n, 256)
+		if err := p.Send(p.t.Context(), some, gap); err != nil {
+			p.t.Fatal(err)
 		}
-		if gap > 0 {
-			<-tick.C
-		}
+		n, p.sent = n-some, p.sent+uint64(some)
+		p.keepUp(1000)
 	}
 }
 
 // arrivals waits until nothing has come for so long.
-func (p *prober) arrivals(quiet time.Duration) []arrival {
+func (p *prober) arrivals(quiet time.Duration) traffic.Fates {
 	p.t.Helper()
-	var all []arrival
-	b, oob := make([]byte, p.size), make([]byte, 128)
-	for {
-		p.to.SetReadDeadline(time.Now().Add(quiet))
-		n, control, _, _, err := p.to.ReadMsgUDP(b, oob)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return all
-		}
-		if err != nil || n != p.size {
-			p.t.Fatal(n, err)
-		}
-		messages, err := unix.ParseSocketControlMessage(oob[:control])
-		if err != nil || len(messages) != 1 {
-			p.t.Fatal(messages, err)
-		}
-		at := time.Unix(int64(binary.NativeEndian.Uint64(messages[0].Data)), int64(binary.NativeEndian.Uint64(messages[0].Data[8:])))
-		number := int(binary.BigEndian.Uint32(b))
-		if number >= len(p.sent) {
-			p.t.Fatalf("datagram %d of %d", number, len(p.sent))
-		}
-		all = append(all, arrival{number, at.Sub(p.sent[number])})
+	got, err := p.Settle(p.t.Context(), quiet)
+	if err != nil {
+		p.t.Fatal(err)
 	}
-}
-
-// lost says of each datagram whether it did not come.
-func (p *prober) lost(got []arrival) []bool {
-	lost := make([]bool, len(p.sent))
-	for i := range lost {
-		lost[i] = true
+	if got.Damaged > 0 {
+		p.t.Fatalf("%d datagrams came with other bytes than were sent", got.Damaged)
 	}
-	for _, a := range got {
-		lost[a.number] = false
-	}
-	return lost
-}
-
-func count(lost []bool) (n int) {
-	for _, l := range lost {
-		if l {
-			n++
-		}
-	}
-	return n
-}
-
-// overtaken counts arrivals that came after one with a larger number, and repeated those that had come already.
-func overtaken(got []arrival) (late, repeated int) {
-	seen := map[int]bool{}
-	highest := -1
-	for _, a := range got {
-		switch {
-		case seen[a.number]:
-			repeated++
-		case a.number < highest:
-			late++
-		}
-		seen[a.number] = true
-		highest = max(highest, a.number)
-	}
-	return late, repeated
-}
-
-func delays(got []arrival) []time.Duration {
-	var d []time.Duration
-	for _, a := range got {
-		d = append(d, a.delay)
-	}
-	slices.Sort(d)
-	return d
+	return got
 }
 
 // within tells whether seen of n is likely for the probability p: it lies farther off once in ten million times.
@@ -217,14 +108,14 @@ func testDelay(t *testing.T, shaper Shaper) {
 	made, a, b := pairOf(t, planned("bare"), shaper)
 	p := newProber(t, made, a, b, 100)
 	p.pace(200, time.Millisecond)
-	bare := delays(p.arrivals(500 * time.Millisecond))
+	bare := p.arrivals(500 * time.Millisecond).Delays()
 	own := bare[len(bare)/2] // what the way takes without a delay
 	for _, d := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond} {
 		steadily(t, func() bool {
 			made, a, b := pairOf(t, shaped(topology.Shape{Delay: d}), shaper)
 			p := newProber(t, made, a, b, 100)
 			p.pace(300, time.Millisecond)
-			got := delays(p.arrivals(500 * time.Millisecond))
+			got := p.arrivals(500 * time.Millisecond).Delays()
 			if len(got) != 300 || got[0] < d {
 				t.Fatalf("%v: %d of 300 came, the first after %v", d, len(got), got[:min(1, len(got))])
 			}
@@ -254,8 +145,8 @@ func testJitter(t *testing.T, shaper Shaper) {
 			p := newProber(t, made, a, b, 100)
 			p.pace(n, 500*time.Microsecond)
 			arrived := p.arrivals(500 * time.Millisecond)
-			got := delays(arrived)
-			late, _ := overtaken(arrived)
+			got := arrived.Delays()
+			late, _ := arrived.Overtaken()
 			if len(got) != n || late < n/10 {
 				t.Fatalf("%v: %d of %d came, %d overtaken", tt.shape, len(got), n, late)
 			}
@@ -278,8 +169,8 @@ func testJitter(t *testing.T, shaper Shaper) {
 		p := newProber(t, made, a, b, 100)
 		p.pace(n/2, 500*time.Microsecond)
 		arrived := p.arrivals(500 * time.Millisecond)
-		if late, _ := overtaken(arrived); late != 0 || len(arrived) != n/2 {
-			t.Errorf("%v: %d of %d came, %d overtaken", tt.shape, len(arrived), n/2, late)
+		if late, _ := arrived.Overtaken(); late != 0 || len(arrived.Arrived) != n/2 {
+			t.Errorf("%v: %d of %d came, %d overtaken", tt.shape, len(arrived.Arrived), n/2, late)
 		}
 	}
 }
@@ -302,17 +193,11 @@ func testLoss(t *testing.T, shaper Shaper) {
 		p := newProber(t, made, a, b, 100)
 		p.pace(n, 0)
 		got := p.arrivals(time.Second)
-		lost := p.lost(got)
-		bursts := 0
-		for i, l := range lost {
-			if l && (i == 0 || !lost[i-1]) {
-				bursts++
-			}
-		}
-		mean := float64(count(lost)) / float64(bursts)
-		t.Logf("%v: %d of %d lost (%.3f %%, asked %.3f %%) in %d bursts of %.2f (asked %.2f)", tt.shape, count(lost), n,
-			float64(count(lost))/n*100, tt.share*100, bursts, mean, tt.burst)
-		if late, repeated := overtaken(got); late+repeated > 0 {
+		lost, bursts := got.Missing(), got.Bursts()
+		mean := float64(lost) / float64(bursts)
+		t.Logf("%v: %d of %d lost (%.3f %%, asked %.3f %%) in %d bursts of %.2f (asked %.2f)", tt.shape, lost, n,
+			float64(lost)/n*100, tt.share*100, bursts, mean, tt.burst)
+		if late, repeated := got.Overtaken(); late+repeated > 0 {
 			t.Errorf("%v: %d overtaken, %d repeated", tt.shape, late, repeated)
 		}
 		if math.Abs(mean-tt.burst) > 5.33*tt.deviation/math.Sqrt(float64(bursts)) {
@@ -323,8 +208,8 @@ func testLoss(t *testing.T, shaper Shaper) {
 		if tt.burst < 1.1 {
 			spread = 5.33 * math.Sqrt(n*tt.share)
 		}
-		if math.Abs(float64(count(lost))-n*tt.share) > spread {
-			t.Errorf("%v: %d of %d lost", tt.shape, count(lost), n)
+		if math.Abs(float64(lost)-n*tt.share) > spread {
+			t.Errorf("%v: %d of %d lost", tt.shape, lost, n)
 		}
 	}
 }
@@ -334,41 +219,41 @@ func TestFates(t *testing.T) { each(t, testFates) }
 
 func testFates(t *testing.T, shaper Shaper) {
 	const n = 20000
-	try := func(s topology.Shape, gap time.Duration, n int) (*prober, []arrival) {
+	try := func(s topology.Shape, gap time.Duration, n int) traffic.Fates {
 		made, a, b := pairOf(t, shaped(s), shaper)
 		p := newProber(t, made, a, b, 200)
 		p.pace(n, gap)
-		return p, p.arrivals(time.Second)
+		return p.arrivals(time.Second)
 	}
-	p, got := try(topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.5, R: 0.5, Bad: 0.3, Good: 0.1}}, 0, n)
-	if lost := count(p.lost(got)); !within(lost, n, 0.2) {
+	got := try(topology.Shape{GilbertElliott: topology.GilbertElliott{P: 0.5, R: 0.5, Bad: 0.3, Good: 0.1}}, 0, n)
+	if lost := got.Missing(); !within(lost, n, 0.2) {
 		t.Errorf("lost in both states: %d of %d", lost, n)
 	}
-	_, got = try(topology.Shape{Duplication: 0.02}, 0, n)
-	if late, repeated := overtaken(got); late != 0 || !within(repeated, n, 0.02) || len(got) != n+repeated {
-		t.Errorf("duplication: %d came, %d twice, %d overtaken", len(got), repeated, late)
+	got = try(topology.Shape{Duplication: 0.02}, 0, n)
+	if late, repeated := got.Overtaken(); late != 0 || !within(repeated, n, 0.02) || len(got.Arrived) != n+repeated {
+		t.Errorf("duplication: %d came, %d twice, %d overtaken", len(got.Arrived), repeated, late)
 	} else {
 		t.Logf("2%% duplication: %d of %d", repeated, n)
 	}
 	// Of a frame of 242 bytes, a bit of the source's hardware address may change unseen.
-	p, got = try(topology.Shape{Corruption: 0.05}, 0, n)
-	if lost := count(p.lost(got)); !within(lost, n, 0.05*(1-6.0/242)) {
+	got = try(topology.Shape{Corruption: 0.05}, 0, n)
+	if lost := got.Missing(); !within(lost, n, 0.05*(1-6.0/242)) {
 		t.Errorf("corruption: %d of %d thrown away", lost, n)
 	} else {
 		t.Logf("5%% corruption: %d of %d thrown away", lost, n)
 	}
 	const paced = 3000
-	_, got = try(topology.Shape{Delay: 20 * time.Millisecond, Reordering: 0.1}, 200*time.Microsecond, paced)
+	got = try(topology.Shape{Delay: 20 * time.Millisecond, Reordering: 0.1}, 200*time.Microsecond, paced)
 	early := 0
-	for _, a := range got {
-		if a.delay < 10*time.Millisecond {
+	for _, a := range got.Arrived {
+		if a.Delay < 10*time.Millisecond {
 			early++
 		}
 	}
-	late, repeated := overtaken(got)
+	late, repeated := got.Overtaken()
 	t.Logf("10%% reordering: %d of %d skipped the delay, %d overtaken", early, paced, late)
-	if !within(early, paced, 0.1) || late < paced/2 || repeated != 0 || len(got) != paced {
-		t.Errorf("reordering: %d came, %d early, %d overtaken, %d repeated", len(got), early, late, repeated)
+	if !within(early, paced, 0.1) || late < paced/2 || repeated != 0 || len(got.Arrived) != paced {
+		t.Errorf("reordering: %d came, %d early, %d overtaken, %d repeated", len(got.Arrived), early, late, repeated)
 	}
 }
 
@@ -390,7 +275,7 @@ func testSeed(t *testing.T, shaper Shaper) {
 		}
 		p := proberTo(t, made, side, a, b, 100)
 		p.pace(n, 0)
-		return p.lost(p.arrivals(500 * time.Millisecond))
+		return p.arrivals(500 * time.Millisecond).Lost()
 	}
 	first := fate(1, false)
 	if again := fate(1, false); !slices.Equal(first, again) {
@@ -411,7 +296,7 @@ func testCutsSegments(t *testing.T, shaper Shaper) {
 	made, a, b := pairOf(t, shaped(topology.Shape{Loss: 0.3}), shaper)
 	const size, each, sends = 500, 40, 200
 	p := newProber(t, made, a, b, size)
-	raw, err := p.from.SyscallConn()
+	raw, err := p.Socket().SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,25 +305,20 @@ func testCutsSegments(t *testing.T, shaper Shaper) {
 		t.Fatal(err, failed)
 	}
 	for range sends {
-		var b []byte
-		for range each {
-			b = binary.BigEndian.AppendUint32(b, uint32(len(p.sent)))
-			b = append(b, make([]byte, size-4)...)
-			p.sent = append(p.sent, time.Now())
-		}
-		if _, err := p.from.Write(b); err != nil {
+		if err := p.SendTogether(each); err != nil {
 			t.Fatal(err)
 		}
 	}
-	lost := p.lost(p.arrivals(time.Second))
+	got := p.arrivals(time.Second)
+	lost := got.Lost()
 	whole := 0 // sends that were lost or came as one
 	for i := 0; i < len(lost); i += each {
-		if n := count(lost[i : i+each]); n == 0 || n == each {
+		if !slices.Contains(lost[i:i+each], !lost[i]) {
 			whole++
 		}
 	}
-	if !within(count(lost), len(lost), 0.3) || whole > 0 {
-		t.Errorf("%d of %d lost; %d of %d sends had one fate", count(lost), len(lost), whole, sends)
+	if !within(got.Missing(), len(lost), 0.3) || whole > 0 {
+		t.Errorf("%d of %d lost; %d of %d sends had one fate", got.Missing(), len(lost), whole, sends)
 	}
 }
 
@@ -497,6 +377,7 @@ func changes(t *testing.T, shaper Shaper) (tooLate bool) {
 	p := newProber(t, made, a, b, 100)
 	set := func(s topology.Shape) {
 		t.Helper()
+		p.keepUp(0) // what a wire has not read yet is not on its way, and comes after the change
 		if err := made.Set(func(now [2]topology.Shape) ([2]topology.Shape, error) { return [2]topology.Shape{s, now[1]}, nil }); err != nil {
 			t.Fatal(err)
 		}
@@ -508,13 +389,13 @@ func changes(t *testing.T, shaper Shaper) (tooLate bool) {
 	set(topology.Shape{Delay: 30 * time.Millisecond, Rate: 10 * topology.Mbit})
 	p.pace(n, time.Millisecond)
 	got := p.arrivals(time.Second)
-	late, repeated := overtaken(got)
-	if len(got) != 3*n || late+repeated != 0 {
-		t.Fatalf("%d of %d came, %d overtaken, %d repeated", len(got), 3*n, late, repeated)
+	late, repeated := got.Overtaken()
+	if len(got.Arrived) != 3*n || late+repeated != 0 {
+		t.Fatalf("%d of %d came, %d overtaken, %d repeated", len(got.Arrived), 3*n, late, repeated)
 	}
 	// The second part catches up with what is on its way of the first.
 	for i, want := range []time.Duration{60 * time.Millisecond, 5 * time.Millisecond, 30 * time.Millisecond} {
-		part := delays(got[i*n+n*3/4 : (i+1)*n])
+		part := traffic.Fates{Arrived: got.Arrived[i*n+n*3/4 : (i+1)*n]}.Delays()
 		median := part[len(part)/2]
 		t.Logf("part %d: median %v, asked %v", i, median, want)
 		if part[0] < want {

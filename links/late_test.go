@@ -30,7 +30,9 @@ func TestLate(t *testing.T) {
 	// Not run at all, it leaves more in its interface than that has room for.
 	if err := wire.Do(func(time.Duration) {
 		for range backlog + 500 {
-			p.send()
+			if err := p.SendTogether(1); err != nil {
+				t.Error(err)
+			}
 		}
 	}); err != nil {
 		t.Fatal(err)

@@ -114,7 +114,7 @@ func (w *Wire) port(number int) *port {
 }
 
 // Do has f called on the wire's thread, between packets, and waits until it has returned. f may use the medium; now is
-// the medium's time.
+// the medium's time. What an interface holds that the wire has not read enters the medium after f.
 func (w *Wire) Do(f func(now time.Duration)) error {
 	done := make(chan struct{})
 	w.mu.Lock()
