@@ -71,6 +71,34 @@ func guestRun(t testing.TB, c Config, input []byte, script string) (status int, 
 	return status, <-texts[0], <-texts[1], err
 }
 
+// TestInstalled boots a kernel that is found below a root, as --kernel host finds the running one below /: where Debian puts
+// its image and modules, it is the one in the cache.
+func TestInstalled(t *testing.T) {
+	c := debian(t)
+	root, release := t.TempDir(), c.Kernel.Release
+	for path, target := range map[string]string{"boot/vmlinuz-": c.Kernel.Image, "lib/modules/": c.Kernel.Modules} {
+		path = filepath.Join(root, path+release)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if c.Kernel, err = kernel.Installed(root, release); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(c.Kernel.Image, root) || !strings.HasPrefix(c.Kernel.Modules, root) {
+		t.Fatalf("it was found elsewhere: %+v", c.Kernel)
+	}
+	// A module of it is loaded, too.
+	status, out, diagnostics, err := guestRun(t, c, nil, "uname -r && /run/pqlab-guest/modprobe sch_netem && cat /sys/module/sch_netem/refcnt")
+	if err != nil || status != 0 || out != release+"\n0\n" {
+		t.Errorf("status %d, %q, %q, %v", status, out, diagnostics, err)
+	}
+}
+
 // TestGuest looks at everything that a command may expect, in one guest.
 func TestGuest(t *testing.T) {
 	c := debian(t)

@@ -410,18 +410,6 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-func TestHost(t *testing.T) {
-	t.Parallel()
-	k, err := Cache{t.TempDir()}.Find("host")
-	var e *Error
-	switch {
-	case err == nil && (k.Name != "host" || k.Release == "" || !exists(k.Image)):
-		t.Errorf("%+v", k)
-	case err != nil && (!errors.As(err, &e) || e.Remedy == "" || e.Kernel != "host"):
-		t.Error(err)
-	}
-}
-
 func TestFindFile(t *testing.T) {
 	t.Parallel()
 	c := Cache{t.TempDir()}

@@ -83,7 +83,7 @@ func (c Cache) Find(name string) (Kernel, error) {
 	case name == "" || packageName.MatchString(name) && !exists(name):
 		k, err = c.fetched(name)
 	default:
-		k, err = fromFile(name)
+		k, err = fromFile("/", name)
 	}
 	if err == nil {
 		return k, nil
@@ -104,52 +104,70 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// host finds the image of the running kernel, where distributions put it.
+// host is the kernel that runs here.
 func host() (Kernel, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return Kernel{}, err
 	}
-	release := unix.ByteSliceToString(u.Release[:])
-	places := []string{"/boot/vmlinuz-" + release, "/lib/modules/" + release + "/vmlinuz", "/usr/lib/modules/" + release + "/vmlinuz", "/boot/vmlinux-" + release}
-	for _, path := range places {
-		k, err := fromFile(path)
+	k, err := Installed("/", unix.ByteSliceToString(u.Release[:]))
+	k.Name = "host"
+	return k, err
+}
+
+// Installed finds the kernel of a release where distributions put its image, on a machine whose files are below root. An
+// image that cannot be read, or is of another release, counts only where there is no other. The error is an *Error.
+func Installed(root, release string) (Kernel, error) {
+	places := []string{
+		"boot/vmlinuz-" + release, "lib/modules/" + release + "/vmlinuz", "usr/lib/modules/" + release + "/vmlinuz", "boot/vmlinux-" + release,
+	}
+	var first error
+	for i, place := range places {
+		places[i] = filepath.Join(root, place)
+		k, err := fromFile(root, places[i])
+		if err == nil && k.Release != release {
+			err = &Error{Kernel: release, Err: fmt.Errorf("%s holds the kernel %s", places[i], k.Release), Remedy: "--kernel takes the path of any other"}
+		}
 		if err == nil {
-			k.Name = "host"
+			k.Name = release
 			return k, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return Kernel{}, err
+		if first == nil && !errors.Is(err, fs.ErrNotExist) {
+			first = err
 		}
 	}
+	if first != nil {
+		return Kernel{}, first
+	}
 	return Kernel{}, &Error{
+		Kernel: release,
 		Err:    fmt.Errorf("no image of the running kernel %s: none of %s: %w", release, strings.Join(places, ", "), fs.ErrNotExist),
 		Remedy: "pqlab vm fetch gets Debian's, and --kernel takes the path of any other",
 	}
 }
 
-// fromFile describes the kernel in a file.
-func fromFile(path string) (Kernel, error) {
+// fromFile describes the kernel in a file of a machine whose files are below root.
+func fromFile(root, path string) (Kernel, error) {
 	image, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return Kernel{}, &Error{Err: err, Remedy: "let this user read it (chmod +r, as root), or take the kernel that pqlab vm fetch gets"}
+		return Kernel{}, &Error{Kernel: path, Err: err, Remedy: "let this user read it (chmod +r, as root), or take the kernel that pqlab vm fetch gets"}
 	}
 	if err != nil {
-		return Kernel{}, &Error{Err: err, Remedy: "--kernel takes a path, the name of a Debian package, or host"}
+		return Kernel{}, &Error{Kernel: path, Err: err, Remedy: "--kernel takes a path, the name of a Debian package, or host"}
 	}
 	release, err := Release(image)
 	if err == nil {
 		err = whole(image)
 	}
 	if err != nil {
-		return Kernel{}, &Error{Err: err, Remedy: "--kernel takes a vmlinux or a bzImage (vmlinuz) for x86-64"}
+		return Kernel{}, &Error{Kernel: path, Err: err, Remedy: "--kernel takes a vmlinux or a bzImage (vmlinuz) for x86-64"}
 	}
 	k := Kernel{Name: path, Release: release}
 	if k.Image, err = filepath.Abs(path); err != nil {
-		return Kernel{}, err
+		return Kernel{}, &Error{Kernel: path, Err: err}
 	}
-	for _, root := range []string{filepath.Join(filepath.Dir(k.Image), ".."), "/", "/usr"} {
-		dir := filepath.Join(root, "lib/modules", release)
+	for _, below := range []string{filepath.Join(filepath.Dir(k.Image), ".."), root, filepath.Join(root, "usr")} {
+		dir := filepath.Join(below, "lib/modules", release)
 		if exists(filepath.Join(dir, depFile)) {
 			k.Modules = dir
 			break
