@@ -28,6 +28,8 @@ import (
 // Options say how a plan is made real. The zero value uses what the machine has.
 type Options struct {
 	Shaper string // "auto" (or empty), "tbf", "netem", "wire", "none"
+	// Fates has traces of what befalls the packets of links written or replayed. Down completes those that are written.
+	Fates links.Fates
 	// ManualClock stops the clock of every tunnel but for Lab.Advance.
 	ManualClock bool
 	// Reveal keeps the secrets of each exchange for Tunnel.Secrets. For verifying the combination, never otherwise.
@@ -90,7 +92,7 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	if err := check(plan, options); err != nil {
 		return nil, err
 	}
-	shaper, err := links.Choose(plan.Links, options.Shaper)
+	shaper, err := options.Fates.Choose(plan.Links, options.Shaper)
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +160,9 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 func check(plan *topology.Plan, o Options) error {
 	if plan.Verify && o.Shaper == "none" {
 		return fmt.Errorf("verify: true %w: another --shaper gives links their shapes; without verify: true nothing is measured", ErrUnshaped)
+	}
+	if plan.Verify && o.Fates != (links.Fates{}) {
+		return fmt.Errorf("verify: true %w: without it fates can be recorded and replayed", ErrVerifiedFates)
 	}
 	for _, n := range plan.Nodes {
 		if n.Profile == "" {

@@ -10,6 +10,9 @@ import (
 // ErrNoLink says that the lab has no link of that name, or that the link does not end at that node.
 var ErrNoLink = errors.New("no such link")
 
+// ErrVerifiedFates says that links are to be verified whose fates are to be recorded or replayed.
+var ErrVerifiedFates = errors.New("sends packets of its own, which have fates too and would be a part of the trace")
+
 // SetLink changes the shape of a link, of what the node from sends over it, or, if from is empty, of both directions. It
 // changes all that is asked for or nothing. A shape that no link can have is topology.Errors, one that the lab's shaper
 // cannot give a *links.UnsupportedError.

@@ -76,7 +76,7 @@ func (l *Link) Abandon() error {
 	if !ok {
 		return nil
 	}
-	if err := d.model.release(true); err != nil {
+	if err := errors.Join(d.history.leave(d.wire), d.model.release(true)); err != nil {
 		return fmt.Errorf("link %s: %w", l.Name, err)
 	}
 	return nil
@@ -87,7 +87,7 @@ var ErrUnshaped = errors.New("was made without shaping")
 
 // Set changes the shapes of what A sends and of what B sends to what change makes of those that they have. Both are
 // changed, or after an error, which may be that of change, none is. What the shaper that made the link cannot give is an
-// *UnsupportedError. What is on its way keeps its delay, and what comes after it does not overtake it; but a change of the
+// *UnsupportedError; of a link that replays a trace nothing can be changed (ErrReplay). What is on its way keeps its delay, and what comes after it does not overtake it; but a change of the
 // queueing discipline, which "auto" may make, drops what is on its way. Random choices begin anew from the seed.
 func (l *Link) Set(change func(now [2]topology.Shape) (next [2]topology.Shape, err error)) error {
 	l.mu.Lock()

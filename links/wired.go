@@ -39,6 +39,8 @@ type driven struct {
 	wire  *wire.Wire
 	model model
 	ends  [2]end
+
+	history *history // nil: fates are neither recorded nor replayed
 }
 
 // model is a medium, or the part of it that a link has.
@@ -57,30 +59,35 @@ func (w wired) connect(link topology.PlannedLink, a, b *netns.Namespace) (_ body
 	if link.WiFi != nil {
 		d.wire, d.model, err = w.air.join(link)
 	} else {
-		d.wire, d.model, err = newLine(link)
+		m := newMedium(link)
+		d.wire, err = wire.New(m)
+		d.model = line{m, d.wire}
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.close())
-		}
-	}()
-	for side := range d.ends {
-		if err := d.attach(side); err != nil {
-			return nil, fmt.Errorf("%s: %w", endName(link, side), err)
-		}
+	if err := d.attach(); err != nil {
+		return nil, err
 	}
 	return d, nil
+}
+
+// attach makes the interfaces, or gives the wire up.
+func (d *driven) attach() error {
+	for side := range d.ends {
+		if err := d.attachEnd(side); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", endName(d.plan, side), err), d.close())
+		}
+	}
+	return nil
 }
 
 // backlog is how many packets an interface holds for the wire, in which time the wire must be run: 10 ms of a million a
 // second.
 const backlog = 10000
 
-// attach makes the interface of a side.
-func (d *driven) attach(side int) error {
+// attachEnd makes the interface of a side.
+func (d *driven) attachEnd(side int) error {
 	e := &d.ends[side]
 	name := [2]topology.End{d.plan.A, d.plan.B}[side].Interface
 	if err := d.wire.Attach(d.model.port(side), e.ns, name); err != nil {
@@ -147,36 +154,41 @@ func (d *driven) missed(side int) uint64 {
 }
 
 func (d *driven) close() error {
-	return errors.Join(d.wire.Detach(d.model.port(0)), d.wire.Detach(d.model.port(1)), d.model.release(false))
+	return errors.Join(d.history.leave(d.wire), d.wire.Detach(d.model.port(0)), d.wire.Detach(d.model.port(1)), d.model.release(false))
+}
+
+// oneLink is the medium of a link by itself.
+type oneLink interface {
+	medium.Medium
+	Counters(port int) medium.Counters
 }
 
 // line is a wire of one link. The port of each end is its side.
 type line struct {
-	*medium.Link
+	oneLink
 	wire *wire.Wire
 }
 
-func newLine(link topology.PlannedLink) (*wire.Wire, model, error) {
-	m := medium.NewLink([2]topology.Shape{link.Shape, link.Shape}, link.MTU, [2]uint64{directionSeed(link.Seed, 0), directionSeed(link.Seed, 1)})
-	w, err := wire.New(m)
-	if err != nil {
-		return nil, nil, err
-	}
-	return w, line{m, w}, nil
+func newMedium(link topology.PlannedLink) *medium.Link {
+	return medium.NewLink([2]topology.Shape{link.Shape, link.Shape}, link.MTU, [2]uint64{directionSeed(link.Seed, 0), directionSeed(link.Seed, 1)})
 }
 
 func (l line) port(side int) int { return side }
 
 func (l line) set(at time.Duration, now, next [2]topology.Shape) error {
+	m, ok := l.oneLink.(*medium.Link)
+	if !ok {
+		return ErrReplay
+	}
 	for side, s := range next {
 		if !reflect.DeepEqual(s, now[side]) { // the other direction's random choices go on
-			l.Link.Set(at, side, s)
+			m.Set(at, side, s)
 		}
 	}
 	return nil
 }
 
-func (l line) counters(side int) medium.Counters { return l.Link.Counters(side) }
+func (l line) counters(side int) medium.Counters { return l.Counters(side) }
 
 func (l line) release(abandon bool) error {
 	if abandon {

@@ -20,7 +20,7 @@ func (h *held) SetLink(_ context.Context, link, from string, args []string) erro
 	}
 	var mistakes topology.Errors
 	switch {
-	case errors.As(err, &mistakes), errors.Is(err, links.ErrUnshaped):
+	case errors.As(err, &mistakes), errors.Is(err, links.ErrUnshaped), errors.Is(err, links.ErrReplay):
 		return fmt.Errorf("%w: %v", supervisor.ErrInput, err)
 	case errors.Is(err, lab.ErrNoLink):
 		return noLink{err}

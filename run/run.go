@@ -144,7 +144,11 @@ func (r *runner) run(asked context.Context) (err error) {
 	}
 	r.judgeSchedule(r.driven())
 	r.options.Progress("counting")
-	return r.count(ctx)
+	if err := r.count(ctx); err != nil {
+		return err
+	}
+	r.judgeFates()
+	return nil
 }
 
 func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {

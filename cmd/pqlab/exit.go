@@ -41,12 +41,13 @@ func exitCode(err error) int {
 	var (
 		usage    usageError
 		mistakes topology.Errors
+		fates    *links.FatesError
 		start    *supervisor.StartError
 	)
 	switch {
 	case errors.As(err, &start):
 		return start.Exit
-	case errors.As(err, &usage), errors.As(err, &mistakes), errors.Is(err, links.ErrUnknownShaper), errors.Is(err, nodes.ErrUnknownProfile), errors.Is(err, lab.ErrFile), errors.Is(err, lab.ErrUnshaped),
+	case errors.As(err, &usage), errors.As(err, &mistakes), errors.As(err, &fates), errors.Is(err, links.ErrUnknownShaper), errors.Is(err, nodes.ErrUnknownProfile), errors.Is(err, lab.ErrFile), errors.Is(err, lab.ErrUnshaped), errors.Is(err, lab.ErrVerifiedFates),
 		errors.Is(err, supervisor.ErrName), errors.Is(err, supervisor.ErrNotFound),
 		errors.Is(err, supervisor.ErrNoNode), errors.Is(err, supervisor.ErrNoLink), errors.Is(err, supervisor.ErrInput), errors.Is(err, supervisor.ErrExists):
 		return exitUsage

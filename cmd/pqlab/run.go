@@ -24,6 +24,7 @@ const shortestFlow = 10 * time.Millisecond
 type labFlags struct {
 	shaper choice
 	port   choice
+	fates  links.Fates
 }
 
 func addLabFlags(c *cobra.Command) *labFlags {
@@ -36,8 +37,14 @@ func addLabFlags(c *cobra.Command) *labFlags {
 	return f
 }
 
+// addFatesFlags is for labs whose links record and replay.
+func addFatesFlags(c *cobra.Command, f *labFlags) {
+	c.Flags().StringVar(&f.fates.Record, "record-fates", "", "write to this directory, a file LINK.fates of each link that has a shape, what befalls its packets")
+	c.Flags().StringVar(&f.fates.Replay, "replay-fates", "", "have the same befall the packets that --record-fates wrote to this directory")
+}
+
 func (f *labFlags) options() lab.Options {
-	return lab.Options{Shaper: f.shaper.value, Port: f.port.value, Log: os.Stderr}
+	return lab.Options{Shaper: f.shaper.value, Port: f.port.value, Fates: f.fates, Log: os.Stderr}
 }
 
 func newRun() *cobra.Command {
@@ -52,6 +59,7 @@ and takes the lab down again.`,
 	}
 	asJSON := jsonFlag(c)
 	tunnels, labs := addTunnelFlags(c), addLabFlags(c)
+	addFatesFlags(c, labs)
 	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow; the default where the topology gives it none (four times as long if an emulated processor is to reach a limit of volume)")
 	dir := c.Flags().String("report", "", "write result.json, junit.xml and index.html to this directory")
 	captures := c.Flags().String("capture", "", "write a pcapng file of each link to this directory")

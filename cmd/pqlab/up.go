@@ -33,7 +33,8 @@ ends, however it ends, the lab is gone.`,
 	}
 	asJSON := jsonFlag(c)
 	name := c.Flags().String("name", "", "of the lab; otherwise that of the topology")
-	tunnels, _ := addTunnelFlags(c), addLabFlags(c)
+	tunnels := addTunnelFlags(c)
+	addFatesFlags(c, addLabFlags(c)) // what they say is the supervisor's
 	c.RunE = func(c *cobra.Command, a []string) error {
 		p, err := tunnels.plan(a[0]) // mistakes are told before anything is started
 		if err != nil {
@@ -70,6 +71,7 @@ func newSupervise() *cobra.Command {
 	jsonFlag(c)
 	c.Flags().String("name", "", "")
 	tunnels, labs := addTunnelFlags(c), addLabFlags(c)
+	addFatesFlags(c, labs)
 	c.RunE = func(_ *cobra.Command, a []string) error {
 		p, err := tunnels.plan(a[0])
 		if err != nil {
