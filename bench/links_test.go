@@ -55,6 +55,23 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// The model of the cell allows the goal, with acknowledgements too, whose airtime they cost.
+func TestModelAir(t *testing.T) {
+	t.Parallel()
+	a, err := modelAir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", a)
+	// 1683 Mbit/s are of UDP, 1472 bytes a frame.
+	if math.Abs(a.Bare/1683e6*1472/1448-1) > 0.01 {
+		t.Errorf("%.0f Mbit/s without acknowledgements", a.Bare/1e6)
+	}
+	if a.Model < GoalAir || a.Model > 0.95*a.Bare {
+		t.Errorf("%.0f Mbit/s, without acknowledgements %.0f", a.Model/1e6, a.Bare/1e6)
+	}
+}
+
 // What is asked for goes from end to end of what is promised.
 func TestLinkGrid(t *testing.T) {
 	t.Parallel()
@@ -107,6 +124,10 @@ func TestMeasureLinks(t *testing.T) {
 		}
 		if w.Unshaped[0] <= w.TCP[0]*1e8 || w.P50[0] < 0 || w.P99[0] < w.P50[0] || w.IdleCPU[0] < 0 || w.IdleCPU[0] > float64(64) {
 			t.Errorf("%+v", w)
+		}
+		// TCP has what the model gives it, or less; a busy machine gives it much less.
+		if a := w.Air; len(a.TCP) != 1 || a.TCP[0] <= 0.02*a.Model || a.TCP[0] > 1.1*a.Bare || w.Congestion == "" || a.Width != 160 {
+			t.Errorf("%+v, %q", a, w.Congestion)
 		}
 		if l := w.Loss; l.Packets != 1000 || l.Low > l.Seen || l.Seen > l.High || l.Wanted != 0.01 {
 			t.Errorf("%+v", l)

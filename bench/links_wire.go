@@ -12,6 +12,7 @@ import (
 	"pqlab/lab"
 	"pqlab/links/medium"
 	"pqlab/topology"
+	"pqlab/traffic"
 )
 
 // WireGoals is what a wire reaches of what it is meant to. Medians are of runs.
@@ -20,6 +21,9 @@ type WireGoals struct {
 	// TCP and UDP over a link of 1 Gbit/s, as share of what its frames leave them.
 	TCP []float64 `json:"gigabit_tcp_share"`
 	UDP []float64 `json:"gigabit_udp_share"` // empty where this machine did not send as much
+	// Congestion is what decided how fast TCP sent here: "cubic", "bbr", …
+	Congestion string `json:"tcp_congestion"`
+	Air        Air    `json:"wifi"`
 	// P50 and P99 are errors of a delay of 5 ms, in µs.
 	P50 []float64 `json:"delay_error_p50_us"`
 	P99 []float64 `json:"delay_error_p99_us"`
@@ -64,21 +68,30 @@ func MedianOf(values []float64) float64 { return median(append([]float64(nil), v
 
 func measureWire(ctx context.Context, runs int, d time.Duration, packets int, progress func(string)) (WireGoals, error) {
 	w := WireGoals{IdleLinks: GoalIdleLinks}
+	progress("TCP over Wi-Fi, the model alone")
+	var err error
+	if w.Air, err = modelAir(); err != nil {
+		return w, err
+	}
 	// Of a frame of 1514 bytes 1448 are TCP's, with timestamps.
 	const payload = 1448.0 / 1514
 	for i := range runs {
 		of := fmt.Sprintf(", run %d of %d", i+1, runs)
 		progress("TCP over a wire without a shape" + of)
-		rate, err := tcpOver(ctx, topology.Shape{}, d)
+		got, err := tcpOver(ctx, topology.Shape{}, d)
 		if err != nil {
 			return w, err
 		}
-		w.Unshaped = append(w.Unshaped, rate)
+		w.Unshaped, w.Congestion = append(w.Unshaped, got.BitsPerSecond), got.Congestion
 		progress("TCP over a wire of 1 Gbit/s" + of)
-		if rate, err = tcpOver(ctx, topology.Shape{Rate: topology.Gbit}, d); err != nil {
+		if got, err = tcpOver(ctx, topology.Shape{Rate: topology.Gbit}, d); err != nil {
 			return w, err
 		}
-		w.TCP = append(w.TCP, rate/(payload*float64(topology.Gbit)))
+		w.TCP = append(w.TCP, got.BitsPerSecond/(payload*float64(topology.Gbit)))
+		progress("TCP over Wi-Fi" + of)
+		if err := w.Air.measure(ctx, d); err != nil {
+			return w, err
+		}
 		progress("UDP over a wire of 1 Gbit/s" + of)
 		m, err := measureLink(ctx, "wire", topology.Shape{Rate: topology.Gbit}, lab.Effort{Rate: d})
 		if err != nil {
@@ -121,24 +134,28 @@ func measureWire(ctx context.Context, runs int, d time.Duration, packets int, pr
 	return w, w.flood(ctx)
 }
 
-// tcpOver sends TCP from one node to another over a wire, in bit/s of payload.
-func tcpOver(ctx context.Context, shape topology.Shape, d time.Duration) (_ float64, err error) {
+// tcpOver sends TCP from one node to another over a wire.
+func tcpOver(ctx context.Context, shape topology.Shape, d time.Duration) (traffic.Result, error) {
 	t, err := topology.New("link").Host("a").Host("b").Ethernet("a", "b").TCP("a", "b").Topology()
 	if err != nil {
-		return 0, err
+		return traffic.Result{}, err
 	}
 	t.Links[0].Shape = shape
+	return sendTCP(ctx, t, "wire", d)
+}
+
+// sendTCP sends the first flow of a lab.
+func sendTCP(ctx context.Context, t *topology.Topology, shaper string, d time.Duration) (got traffic.Result, err error) {
 	p, err := t.Plan()
 	if err != nil {
-		return 0, err
+		return got, err
 	}
-	l, err := lab.Up(ctx, p, lab.Options{Shaper: "wire", Log: os.Stderr})
+	l, err := lab.Up(ctx, p, lab.Options{Shaper: shaper, Log: os.Stderr})
 	if err != nil {
-		return 0, err
+		return got, err
 	}
 	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
-	r, err := l.Send(ctx, p.Traffic[0], d)
-	return r.BitsPerSecond, err
+	return l.Send(ctx, p.Traffic[0], d)
 }
 
 // idle is what share of a processor a chain of so many links takes that carries nothing.

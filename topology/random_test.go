@@ -122,7 +122,7 @@ func random(r *rand.Rand) *topology.Topology {
 		}
 		t.Nodes = append(t.Nodes, topology.Node{Name: "ap", Kind: topology.AP, WiFi: []*topology.Cell{nil, cell}[r.IntN(2)]})
 		for _, c := range clients {
-			s := &topology.Station{Profile: topology.Radios()[r.IntN(3)], MaxAMPDU: r.IntN(2) * r.IntN(65)}
+			s := &topology.Station{Profile: topology.Radios()[r.IntN(len(topology.Radios()))], MaxAMPDU: r.IntN(2) * r.IntN(65)}
 			if mcs := r.IntN(16); mcs < 8 {
 				s.MCS = &mcs
 			}

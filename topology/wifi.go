@@ -48,7 +48,9 @@ type PlannedCell struct {
 }
 
 // Radios returns the profiles that a Station may name. Package links/wifi knows what they are.
-func Radios() []string { return []string{"iot-n-1x1-20", "jetson-ac-2x2-80", "phone-ac-1x1-80"} }
+func Radios() []string {
+	return []string{"bridge-ac-4x4-160", "iot-n-1x1-20", "jetson-ac-2x2-80", "laptop-ac-2x2-160", "phone-ac-1x1-80"}
+}
 
 // String says in words what the station is: "jetson-ac-2x2-80 at 5m behind 2 walls".
 func (s Station) String() string {

@@ -17,7 +17,7 @@ func newBenchLinks() *cobra.Command {
 		Use: "links", Short: "Measure how far links are off their rate and delay, and what a wire costs", Args: args(cobra.NoArgs),
 		Long: `links measures a link of each rate from 1 Mbit/s to 2 Gbit/s and each delay to 200 ms, with each shaper that this machine has,
 side by side: on the machine as it is, and with all its processors kept busy. Then it measures what a wire is meant to reach:
-TCP without a shape, TCP and UDP at 1 Gbit/s, a delay of 5 ms, loss of 1 % over 100,000 packets, 100 idle wires, and what a
+TCP without a shape, TCP and UDP at 1 Gbit/s, TCP over Wi-Fi beside what its model gives, a delay of 5 ms, loss of 1 % over 100,000 packets, 100 idle wires, and what a
 flooded one holds.`,
 		Example: "  pqlab bench links\n  pqlab bench links --quick --json\n  pqlab vm -- pqlab bench links",
 	}
@@ -142,6 +142,10 @@ func printWire(w io.Writer, g bench.WireGoals, runs int) {
 		share := bench.MedianOf(of.shares)
 		printGoal(w, share >= 1-bench.GoalRate && share <= 1+bench.GoalRate, "%s at 1 Gbit/s: %.2f %% of what its frames leave (within %.0f %%)", of.name, 100*share, 100*bench.GoalRate)
 	}
+	air := bench.MedianOf(g.Air.TCP)
+	printGoal(w, air >= bench.GoalAir, "TCP over Wi-Fi (%s, %d MHz): %.2f Gbit/s (at least %.0f), %.0f %% of the %.2f that the model alone gives it",
+		g.Air.Station, g.Air.Width, air/1e9, bench.GoalAir/1e9, 100*air/g.Air.Model, g.Air.Model/1e9)
+	fmt.Fprintf(w, "how fast TCP sends is decided here by %s\n", g.Congestion)
 	p50, p99 := bench.MedianOf(g.P50), bench.MedianOf(g.P99)
 	printGoal(w, p50 <= bench.GoalDelayP50, "error of a delay of 5 ms: median %.0f µs (at most %d)", p50, bench.GoalDelayP50)
 	printGoal(w, p99 <= bench.GoalDelayP99, "error of a delay of 5 ms: 99 %% within %.0f µs (at most %d)", p99, bench.GoalDelayP99)

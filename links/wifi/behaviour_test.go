@@ -140,7 +140,7 @@ func goodputAt(tb testing.TB, s Station, port int, duration time.Duration) float
 // The farther the slower, from the fastest rate to nothing; and each wall is some metres.
 func TestDistance(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"jetson-ac-2x2-80", "phone-ac-1x1-80", "iot-n-1x1-20"} {
+	for _, name := range []string{"bridge-ac-4x4-160", "laptop-ac-2x2-160", "jetson-ac-2x2-80", "phone-ac-1x1-80", "iot-n-1x1-20"} {
 		for port, way := range []string{"up", "down"} {
 			before := math.Inf(1)
 			first, last := 0.0, 0.0
@@ -150,8 +150,12 @@ func TestDistance(t *testing.T) {
 				s.Walls = 2
 				walled := goodputAt(t, s, port, 3*time.Second)
 				t.Logf("%s %s %3.0f m: %5.1f Mbit/s, behind two walls %5.1f", name, way, metres, got, walled)
-				// Chance and rate control vary it by some percent.
-				if got > before*1.03 || walled > got*1.03 {
+				// Chance and rate control vary it by some percent; with four streams there are more rates to err about.
+				varies := 1.03
+				if s.Streams == 4 {
+					varies = 1.15
+				}
+				if got > before*varies || walled > got*1.03 {
 					t.Errorf("%s %s %v m: %.1f Mbit/s, behind two walls %.1f; nearer %.1f", name, way, metres, got, walled, before)
 				}
 				if before, last = got, got; first == 0 {

@@ -90,6 +90,10 @@ func TestGoodputOfOneStation(t *testing.T) {
 		{"jetson-ac-2x2-80", 9, []float64{53, 292, 430, 510, 562, 667}},
 		{"jetson-ac-2x2-80", 7, []float64{52, 263, 366, 422, 460, 525}},
 		{"phone-ac-1x1-80", 9, []float64{50, 217, 283, 316, 335, 368}},
+		{"laptop-ac-2x2-160", 9, []float64{55, 354, 584, 739, 859, 1124}},
+		{"laptop-ac-2x2-160", 7, []float64{55, 333, 526, 645, 732, 921}},
+		{"bridge-ac-4x4-160", 9, []float64{54, 382, 686, 934, 1140, 1688}},
+		{"bridge-ac-4x4-160", 7, []float64{54, 376, 649, 855, 1028, 1442}},
 	} {
 		for i, n := range sizes {
 			s := Station{Name: "sta", Profile: profile(t, tt.profile), MCS: &tt.mcs, MaxAMPDU: n, Errors: ptr(0.0)}

@@ -62,6 +62,10 @@ func Profiles() map[string]Profile {
 	return map[string]Profile{
 		// A card for the slot of NVIDIA's Jetson developer kits, such as Intel's 8265: two antennas, 866.7 Mbit/s.
 		"jetson-ac-2x2-80": {Format: VHT, Width: 80, Streams: 2, ShortGI: true, Power: 15},
+		// A laptop's card such as Intel's 9260: two antennas and channels of 160 MHz, 1733.3 Mbit/s.
+		"laptop-ac-2x2-160": {Format: VHT, Width: 160, Streams: 2, ShortGI: true, Power: 15},
+		// The most that four antennas do with 802.11ac, as between two buildings, 3466.7 Mbit/s.
+		"bridge-ac-4x4-160": {Format: VHT, Width: 160, Streams: 4, ShortGI: true, Power: 15},
 		// 433.3 Mbit/s.
 		"phone-ac-1x1-80": {Format: VHT, Width: 80, Streams: 1, ShortGI: true, Power: 15},
 		// A microcontroller's radio: one antenna, 72.2 Mbit/s, and little memory to collect MPDUs in.
