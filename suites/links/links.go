@@ -42,6 +42,7 @@ func Specs(e testlab.Env) {
 				queue(s)
 				schedule(s)
 				change(s)
+				fates(s)
 				program(s)
 			})
 		}
@@ -73,6 +74,12 @@ type pair struct{ *lab.Lab }
 // pair makes one. It skips the spec where the shaper cannot.
 func (s shaper) pair(ctx context.Context, shape topology.Shape, seed uint64, flows ...func(*topology.Builder)) pair {
 	GinkgoHelper()
+	return s.fated(ctx, shape, seed, shapers.Fates{}, flows...)
+}
+
+// fated is a pair whose link records or replays fates.
+func (s shaper) fated(ctx context.Context, shape topology.Shape, seed uint64, fates shapers.Fates, flows ...func(*topology.Builder)) pair {
+	GinkgoHelper()
 	b := topology.New("links").Host("a").Host("b").Ethernet("a", "b", topology.Name(linkName), topology.LinkSeed(seed))
 	for _, f := range flows {
 		f(b)
@@ -83,7 +90,7 @@ func (s shaper) pair(ctx context.Context, shape topology.Shape, seed uint64, flo
 	plan, err := t.Plan()
 	Expect(err).NotTo(HaveOccurred())
 	s.need(plan.Links)
-	p := pair{s.Up(ctx, t, func(o *lab.Options) { o.Shaper = s.name })}
+	p := pair{s.Up(ctx, t, func(o *lab.Options) { o.Shaper, o.Fates = s.name, fates })}
 	for _, node := range []string{"a", "b"} {
 		p.silence(node)
 	}
