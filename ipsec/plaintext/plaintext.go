@@ -70,7 +70,7 @@ func Kernel() Exempt {
 func New(table string, exempt ...Exempt) (*Filter, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
-		return nil, noFilter(err)
+		return nil, NoFilter(err)
 	}
 	f := &Filter{conn: conn, ids: map[string]string{}, policies: map[string]ipsec.Policy{}}
 	f.table = conn.AddTable(&nftables.Table{Name: table, Family: nftables.TableFamilyINet})
@@ -99,7 +99,7 @@ func New(table string, exempt ...Exempt) (*Filter, error) {
 				ID: uint32(len(versions)*i + j + 1), // left to the library it would come from a variable that all goroutines share
 			}
 			if err := conn.AddSet(set, nil); err != nil {
-				return nil, errors.Join(noFilter(err), conn.CloseLasting())
+				return nil, errors.Join(NoFilter(err), conn.CloseLasting())
 			}
 			conn.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: append(v.is(),
 				v.load(v.dst),
@@ -110,13 +110,24 @@ func New(table string, exempt ...Exempt) (*Filter, error) {
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return nil, errors.Join(noFilter(err), conn.CloseLasting())
+		return nil, errors.Join(NoFilter(err), conn.CloseLasting())
 	}
 	return f, nil
 }
 
-func noFilter(err error) error {
-	return fmt.Errorf("%w: nftables (CONFIG_NF_TABLES_INET; modprobe nf_tables): %w", ErrUnavailable, err)
+// NoFilter makes of what the kernel says to a wish for nftables an ErrUnavailable, where it has none, or none for us. All else,
+// as too many open files, says nothing about this machine.
+func NoFilter(err error) error {
+	for _, lacks := range []unix.Errno{
+		unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EOPNOTSUPP, // no netlink of it, no family inet, no tables
+		unix.ENOENT, unix.EINVAL, // no such chain, expression, or key of one
+		unix.EPERM, unix.EACCES,
+	} {
+		if errors.Is(err, lacks) {
+			return fmt.Errorf("%w: nftables (CONFIG_NF_TABLES_INET; modprobe nf_tables): %w", ErrUnavailable, err)
+		}
+	}
+	return fmt.Errorf("packet filter: nftables: %w", err)
 }
 
 // Add refuses plaintext of a tunnel from its return on.

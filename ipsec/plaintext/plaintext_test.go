@@ -312,6 +312,22 @@ func TestRefuses(t *testing.T) {
 	}))
 }
 
+// What the kernel has not got, or not for us, is unavailable. What it is out of is not.
+func TestNoFilter(t *testing.T) {
+	t.Parallel()
+	for want, all := range map[bool][]unix.Errno{
+		true:  {unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EOPNOTSUPP, unix.ENOENT, unix.EINVAL, unix.EPERM, unix.EACCES},
+		false: {unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EINTR, unix.EBUSY, unix.EEXIST},
+	} {
+		for _, errno := range all {
+			err := NoFilter(fmt.Errorf("flush: %w", errno))
+			if errors.Is(err, ErrUnavailable) != want || errors.Is(err, errors.ErrUnsupported) != want || !errors.Is(err, errno) {
+				t.Errorf("%v: %v", errno, err)
+			}
+		}
+	}
+}
+
 // Any prefix can be asked for, also all addresses of a family at once.
 func TestAddRemove(t *testing.T) {
 	t.Parallel()

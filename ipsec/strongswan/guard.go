@@ -40,7 +40,7 @@ const guardTable = "pqlab_ike"
 func newGuard() (*guard, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
-		return nil, noGuard(err)
+		return nil, plaintext.NoFilter(err)
 	}
 	g := &guard{conn: conn, ids: map[string]string{}}
 	g.table = conn.AddTable(&nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet})
@@ -54,13 +54,9 @@ func newGuard() (*guard, error) {
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return nil, errors.Join(noGuard(err), conn.CloseLasting())
+		return nil, errors.Join(plaintext.NoFilter(err), conn.CloseLasting())
 	}
 	return g, nil
-}
-
-func noGuard(err error) error {
-	return fmt.Errorf("%w: nftables (CONFIG_NF_TABLES_INET; modprobe nf_tables): %w", plaintext.ErrUnavailable, err)
 }
 
 // udp matches packets to a port.
