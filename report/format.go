@@ -16,10 +16,20 @@ func num(f float64) float64 {
 	return f
 }
 
+// rounded is f with the three digits that are printed of it: they decide on its size, or 999.6 were "1000" and not "1.00" of
+// the next unit.
+func rounded(f float64) float64 {
+	if f = num(f); f == 0 {
+		return 0
+	}
+	last := math.Pow(10, math.Floor(math.Log10(math.Abs(f)))-2)
+	return math.Round(f/last) * last
+}
+
 // significant prints f with three digits, and never with an exponent.
 func significant(f float64) string {
 	f = num(f)
-	switch a := math.Abs(f); {
+	switch a := math.Abs(rounded(f)); {
 	case a == 0:
 		return "0"
 	case a < 0.001:
@@ -67,9 +77,9 @@ func timeUnit(most float64) unit {
 func (u unit) format(f float64) string { return significant(num(f)/u.scale) + " " + u.name }
 
 // Rate is f bit/s in the unit that suits it.
-func Rate(f float64) string { return rateUnit(num(f)).format(f) }
+func Rate(f float64) string { return rateUnit(rounded(f)).format(f) }
 
-func millis(f float64) string { return timeUnit(num(f)).format(f) }
+func millis(f float64) string { return timeUnit(rounded(f)).format(f) }
 func micros(f float64) string { return millis(num(f) / 1e3) }
 
 func percent(share float64) string { return significant(100*num(share)) + "%" }
@@ -94,12 +104,12 @@ func count(n uint64) string {
 }
 
 func size(n uint64) string {
-	switch {
+	switch near := rounded(float64(n)); {
 	case n < 10_000:
 		return count(n) + " B"
-	case n < 10_000_000:
+	case near < 10e6:
 		return significant(float64(n)/1e3) + " kB"
-	case n < 10_000_000_000:
+	case near < 10e9:
 		return significant(float64(n)/1e6) + " MB"
 	}
 	return significant(float64(n)/1e9) + " GB"

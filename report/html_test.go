@@ -127,7 +127,7 @@ func TestPageLinks(t *testing.T) {
 	for _, row := range []string{
 		"d1-d2, d1 → d2 rate 20Mbit/s, delay 10ms, jitter 2ms, loss 1%, by wire 20.0 Mbit/s 20.0 Mbit/s 10.1 ms 10.0 ms −1.41 ms −1.35 ms +1.29 ms +1.35 ms 14.9 ms " +
 			"1.04% of 5000 0.650% to 1.57% 1.00% 0.180% of 5000 0.050% to 0.450% 0.200%",
-		"d1-d2, d2 → d1 delay 10ms, by wire – 10.1 ms 10.0 ms −10.00 µs 0 µs +10.00 µs 0 µs 10.4 ms 0% of 300 0% to 3.06% 0% –",
+		"d1-d2, d2 → d1 delay 10ms, by wire – 10.1 ms 10.0 ms −10.0 µs 0 µs +10.0 µs 0 µs 10.4 ms 0% of 300 0% to 3.06% 0% –",
 		"spare, h1 → h2 rate 40Gbit/s, by tbf not verified: rate 40Gbit/s: one sender does not make so much – – – – – – –",
 		"d1-d2, d1 → d2 812 345 62.0 µs 310 µs 4.20 ms 0",
 		"d1-d2, d2 → d1 too late 4 812 50.0 µs 7.90 ms 21.0 ms 12",

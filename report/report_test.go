@@ -333,6 +333,9 @@ func TestFormat(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ got, want string }{
 		{Rate(0), "0 bit/s"}, {Rate(999), "999 bit/s"}, {Rate(2.104e9), "2.10 Gbit/s"}, {Rate(math.NaN()), "0 bit/s"},
+		{Rate(999.4), "999 bit/s"}, {Rate(999.6), "1.00 kbit/s"}, {Rate(999_600), "1.00 Mbit/s"}, {Rate(999_499), "999 kbit/s"}, {Rate(9.996e6), "10.0 Mbit/s"},
+		{Rate(99.96e6), "100 Mbit/s"}, {Rate(999.7e6), "1.00 Gbit/s"}, {millis(0.9996), "1.00 ms"}, {millis(999.6), "1.00 s"}, {millis(0.99949), "999 µs"},
+		{size(9_999_600), "10.0 MB"}, {percent(0.99996), "100%"}, {percent(0.0099996), "1.00%"},
 		{millis(0.029), "29.0 µs"}, {millis(9.83), "9.83 ms"}, {millis(6812), "6.81 s"}, {micros(655.1), "655 µs"},
 		{count(0), "0"}, {count(999), "999"}, {count(1234567), "1\u202f234\u202f567"},
 		{size(9999), "9\u202f999 B"}, {size(12345), "12.3 kB"},

@@ -269,12 +269,20 @@ func about(r topology.Rate) string {
 		size topology.Rate
 		name string
 	}{{topology.Gbit, "Gbit/s"}, {topology.Mbit, "Mbit/s"}, {topology.Kbit, "kbit/s"}, {topology.Bit, "bit/s"}} {
-		if v := float64(r) / float64(u.size); v >= 1 {
-			digits := math.Pow(10, math.Floor(math.Log10(v))-1)
-			return strconv.FormatFloat(math.Round(v/digits)*digits, 'f', max(0, 1-int(math.Floor(math.Log10(v)))), 64) + " " + u.name
+		if v := rounded(float64(r), 2) / float64(u.size); v >= 1 {
+			return strconv.FormatFloat(v, 'f', max(0, 1-int(math.Floor(math.Log10(v)))), 64) + " " + u.name
 		}
 	}
 	return r.String()
+}
+
+// rounded is v with so many digits that count: 999.6 with three of them is 1000.
+func rounded(v float64, digits int) float64 {
+	if v == 0 {
+		return 0
+	}
+	last := math.Pow(10, math.Floor(math.Log10(math.Abs(v)))+1-float64(digits))
+	return math.Round(v/last) * last
 }
 
 // advice judges what the paper says by one pair's comparisons.

@@ -214,9 +214,20 @@ func TestAbout(t *testing.T) {
 	t.Parallel()
 	for rate, want := range map[topology.Rate]string{
 		3_412_345: "3.4 Mbit/s", 34_123_450: "34 Mbit/s", 346_123_450: "350 Mbit/s", 1_000_000_000: "1.0 Gbit/s", 1500: "1.5 kbit/s", 7: "7.0 bit/s",
+		999_400: "1.0 Mbit/s", 996_000_000: "1.0 Gbit/s", 994_000_000: "990 Mbit/s", 9_960_000: "10 Mbit/s", 9_940_000: "9.9 Mbit/s", 99_600_000: "100 Mbit/s", 0: "0bit/s",
 	} {
 		if got := about(rate); got != want {
 			t.Errorf("%d: %s, want %s", rate, got, want)
+		}
+	}
+}
+
+// Three digits are printed also where rounding makes one more of them.
+func TestDigits(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[float64]string{0: "0.00", 0.123: "0.12", 1.234: "1.23", 9.996: "10.0", 9.994: "9.99", 99.96: "100", -99.96: "-100", 123.4: "123", 12345: "12345"} {
+		if got := digits(v); got != want {
+			t.Errorf("%v: %s, want %s", v, got, want)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func figure(m Ms, limit float64) string {
 
 // digits prints three of a number below 1000, and all of one above.
 func digits(v float64) string {
-	size := math.Abs(v)
+	size := math.Abs(rounded(v, 3))
 	for decimals, least := range []float64{100, 10, 1} {
 		if size >= least {
 			return strconv.FormatFloat(v, 'f', decimals, 64)
