@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,7 +22,7 @@ import (
 
 // Results say where the specs ran.
 func TestWhere(t *testing.T) {
-	got, err := run(t, t.Context(), Config{Parallel: 1}, passes)
+	got, err := run(t, t.Context(), Config{Parallel: 1}, passes, fails)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +32,10 @@ func TestWhere(t *testing.T) {
 	}
 	if w := got[0].Where; w.Kernel != strings.TrimSpace(string(release)) || w.Dataplane == "" || w.Shaper == "" || w.Guest != os.Getenv(guest.Accel) {
 		t.Errorf("%+v", w)
+	}
+	// What shaped the links of labs is told by specs that made some.
+	if a, b := got[0].ShapedBy, got[1].ShapedBy; !slices.Equal(a, []string{"none", "wire"}) || b == nil || len(b) > 0 {
+		t.Errorf("shaped by %q, and %q", a, b)
 	}
 }
 

@@ -44,6 +44,10 @@ type Outcome struct {
 	CouldNotRun string `json:"could_not_run,omitempty"`
 
 	Where testlab.Place `json:"where"` // zero if its process ended without a report
+
+	// ShapedBy is what shaped the links of its labs: "tbf", "netem", "wire", "none" for links with nothing to shape; empty if it
+	// has made none.
+	ShapedBy []string `json:"shaped_by"`
 }
 
 // OK says whether the claim was verified: something ran, and nothing failed.
@@ -126,7 +130,7 @@ func Run(ctx context.Context, claims []Claim, c Config) (_ []Outcome, err error)
 }
 
 func runOne(ctx context.Context, claim Claim, c Config, dir string) (Outcome, error) {
-	o := Outcome{Claim: claim.Name, Text: claim.Text, Skipped: []Skip{}, Failures: []Failure{}}
+	o := Outcome{Claim: claim.Name, Text: claim.Text, Skipped: []Skip{}, Failures: []Failure{}, ShapedBy: []string{}}
 	base := filepath.Join(dir, claim.Name)
 	run := c.In
 	if run == nil {
@@ -198,6 +202,11 @@ func (o *Outcome) add(r types.Report) {
 	o.Seconds += r.RunTime.Seconds()
 	for _, s := range r.SpecReports {
 		spec := strings.TrimSpace(s.FullText())
+		for _, e := range s.ReportEntries {
+			if e.Name == testlab.Shaped {
+				o.ShapedBy = append(o.ShapedBy, strings.Split(e.StringRepresentation(), "+")...)
+			}
+		}
 		if s.LeafNodeType == types.NodeTypeIt && !s.State.Is(types.SpecStateSkipped|types.SpecStatePending) {
 			o.Specs++
 		}
@@ -212,6 +221,8 @@ func (o *Outcome) add(r types.Report) {
 			o.Skipped = append(o.Skipped, Skip{Spec: spec, Reason: s.Failure.Message})
 		}
 	}
+	slices.Sort(o.ShapedBy)
+	o.ShapedBy = slices.Compact(o.ShapedBy)
 	for _, reason := range r.SpecialSuiteFailureReasons {
 		if len(o.Failures) == 0 {
 			o.Failures = append(o.Failures, Failure{Spec: o.Claim, Message: reason})

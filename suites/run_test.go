@@ -60,8 +60,11 @@ func both(specs func()) func(testlab.Env) {
 
 var (
 	passes = Claim{"passes", "two specs hold", both(func() {
-		g.It("holds", func() { fmt.Fprintln(os.Stdout, "said by a spec") })
-		g.It("holds too", func() {})
+		g.It("holds", func() {
+			fmt.Fprintln(os.Stdout, "said by a spec")
+			g.AddReportEntry(testlab.Shaped, "wire", g.ReportEntryVisibilityNever)
+		})
+		g.It("holds too", func() { g.AddReportEntry(testlab.Shaped, "none+wire", g.ReportEntryVisibilityNever) })
 		g.It("cannot here", func() { g.Skip("this machine has no such thing") })
 	})}
 	fails = Claim{"fails", "one of two holds", here(func() {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/internal/vm/guest"
+	"pqlab/links/wire"
 	"pqlab/probe"
 )
 
@@ -55,7 +56,7 @@ func patient(args []any) []any {
 type Place struct {
 	Kernel    string `json:"kernel"`
 	Dataplane string `json:"dataplane"` // of tunnels that ask for none
-	Shaper    string `json:"shaper"`    // what links can be shaped by
+	Shaper    string `json:"shaper"`    // what links can be shaped by: "tbf+wire"; an outcome says what its labs were shaped by
 	Guest     string `json:"guest,omitempty"`
 	Note      string `json:"note,omitempty"`
 }
@@ -76,6 +77,9 @@ func (e Env) Place() (Place, error) {
 	}
 	if probe.Netem() == nil {
 		shapers = append(shapers, "netem")
+	}
+	if wire.Probe() == nil {
+		shapers = append(shapers, "wire")
 	}
 	if shapers != nil {
 		p.Shaper = strings.Join(shapers, "+")

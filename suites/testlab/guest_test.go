@@ -2,6 +2,7 @@ package testlab
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,8 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 
 	"pqlab/internal/vm/guest"
+	"pqlab/links/wire"
+	"pqlab/probe"
 	"pqlab/topology"
 )
 
@@ -51,6 +54,11 @@ func TestPlace(t *testing.T) {
 		}
 		if p.Kernel == "" || p.Dataplane == "" || p.Shaper == "" || p.Guest != accel || (p.Note != "") != (accel == "tcg") {
 			t.Errorf("%q: %+v", accel, p)
+		}
+		for name, err := range map[string]error{"tbf": probe.TBF(), "netem": probe.Netem(), "wire": wire.Probe()} {
+			if slices.Contains(strings.Split(p.Shaper, "+"), name) != (err == nil) {
+				t.Errorf("%s: %v, and shaper %s", name, err, p.Shaper)
+			}
 		}
 		labels := p.Labels()
 		for _, l := range labels {

@@ -108,6 +108,9 @@ type Planner interface {
 	Plan() (*topology.Plan, error)
 }
 
+// Shaped is the name of the report entries that say what shaped the links of a spec's lab, as lab.Lab.ShapedBy has it.
+const Shaped = "shaped by"
+
 // Up makes a lab for one spec. change, which may be nil, sees the options first.
 func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.Lab {
 	GinkgoHelper()
@@ -120,6 +123,7 @@ func (e Env) Up(ctx context.Context, t Planner, change func(*lab.Options)) *lab.
 	}
 	l, err := lab.Up(ctx, plan, o)
 	Expect(err).NotTo(HaveOccurred())
+	AddReportEntry(Shaped, l.ShapedBy(), ReportEntryVisibilityNever)
 	DeferCleanup(func(ctx SpecContext) { Expect(l.Down(ctx)).To(Succeed()) }, NodeTimeout(Patience(cleanTimeout)))
 	DeferCleanup(func() { refusedNothing(l) }) // before that
 	return l
