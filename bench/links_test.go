@@ -9,6 +9,7 @@ import (
 
 	"pqlab/internal/netns"
 	"pqlab/lab"
+	"pqlab/links/wire"
 	"pqlab/topology"
 )
 
@@ -52,6 +53,27 @@ func TestFlood(t *testing.T) {
 	}
 	if w.Held <= w.HeldQueue || w.Held > w.HeldBound {
 		t.Errorf("held %d, queue %d, bound %d", w.Held, w.HeldQueue, w.HeldBound)
+	}
+}
+
+// A real wire that is flooded takes more memory than the queue alone, and no more than is promised of real packets.
+func TestMemory(t *testing.T) {
+	if err := wire.Probe(); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	var w WireGoals
+	if err := w.flood(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := memory(t.Context(), 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%.2f MB; the model may hold %.2f", float64(got)/1e6, float64(w.HeldBound)/1e6)
+	if got <= w.HeldQueue/4 || got > GoalMemory*w.HeldBound {
+		t.Errorf("%d bytes, the model may hold %d", got, w.HeldBound)
 	}
 }
 
@@ -133,8 +155,8 @@ func TestMeasureLinks(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 		// More than the queue alone, and no more than is promised.
-		if w.Held <= w.HeldQueue || w.Held > w.HeldBound {
-			t.Errorf("held %d, queue %d, bound %d", w.Held, w.HeldQueue, w.HeldBound)
+		if w.Held <= w.HeldQueue || w.Held > w.HeldBound || w.HeldMemory <= 0 {
+			t.Errorf("held %d, queue %d, bound %d, real %d", w.Held, w.HeldQueue, w.HeldBound, w.HeldMemory)
 		}
 	}
 }

@@ -34,11 +34,13 @@ type WireGoals struct {
 	IdleCPU   []float64 `json:"idle_cpu_share"`
 	// Held is the most that the model of a flooded link of HeldRate and HeldDelay held, in bytes, and HeldBound rate × delay
 	// × 2 with its queue, of HeldQueue, and room for a burst.
-	Held      int     `json:"held_bytes"`
-	HeldBound int     `json:"held_bound_bytes"`
-	HeldQueue int     `json:"held_queue_bytes"`
-	HeldRate  float64 `json:"held_bits_per_second"`
-	HeldDelay float64 `json:"held_delay_ms"`
+	Held      int `json:"held_bytes"`
+	HeldBound int `json:"held_bound_bytes"`
+	HeldQueue int `json:"held_queue_bytes"`
+	// HeldMemory is what a real wire that was flooded took: buffers are larger than packets.
+	HeldMemory int     `json:"held_memory_bytes"`
+	HeldRate   float64 `json:"held_bits_per_second"`
+	HeldDelay  float64 `json:"held_delay_ms"`
 }
 
 // LossSeen is a share of packets with its confidence interval.
@@ -52,7 +54,7 @@ type LossSeen struct {
 	Tries   int     `json:"tries"`  // until it missed none, if it did
 }
 
-// What a wire is meant to reach on two cores that have nothing else to do.
+// What a wire is meant to reach on two cores that have nothing else to do. See GoalAir, too.
 const (
 	GoalUnshaped  = 8e9  // bit/s of TCP
 	GoalRate      = 0.01 // off 1 Gbit/s
@@ -61,6 +63,7 @@ const (
 	GoalLoss      = 100000 // packets
 	GoalIdleLinks = 100
 	GoalIdleCPU   = 0.05
+	GoalMemory    = 2 // bytes for each that the model may hold
 )
 
 // MedianOf is 0 where there are none.
@@ -131,6 +134,9 @@ func measureWire(ctx context.Context, runs int, d time.Duration, packets int, pr
 		}
 	}
 	progress("what a flooded wire holds")
+	if w.HeldMemory, err = memory(ctx, d); err != nil {
+		return w, err
+	}
 	return w, w.flood(ctx)
 }
 
@@ -206,7 +212,7 @@ func used() (time.Duration, error) {
 
 // flood measures what a link holds of three times its rate.
 func (w *WireGoals) flood(ctx context.Context) error {
-	shape := topology.Shape{Rate: 100 * topology.Mbit, Delay: 100 * time.Millisecond}
+	shape := flooded()
 	const mtu, frame = 1500, 1514
 	w.HeldRate, w.HeldDelay, w.HeldQueue = float64(shape.Rate), ms(shape.Delay), medium.Room(shape, mtu)
 	const burst = 1 << 20

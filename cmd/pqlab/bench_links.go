@@ -159,4 +159,6 @@ func printWire(w io.Writer, g bench.WireGoals, runs int) {
 	printGoal(w, cpu < bench.GoalIdleCPU, "%d idle wires: %.2f %% of a processor (less than %.0f)", g.IdleLinks, 100*cpu, 100*bench.GoalIdleCPU)
 	printGoal(w, g.Held <= g.HeldBound, "a flooded link of %v, %g ms: holds %.2f MB (rate × delay × 2 with its queue of %.2f MB and 1 MiB for bursts: %.2f)",
 		topology.Rate(g.HeldRate), g.HeldDelay, float64(g.Held)/1e6, float64(g.HeldQueue)/1e6, float64(g.HeldBound)/1e6)
+	printGoal(w, g.HeldMemory <= bench.GoalMemory*g.HeldBound, "the same, real packets: takes %.2f MB of memory (at most %d times what the model may hold)",
+		float64(g.HeldMemory)/1e6, bench.GoalMemory)
 }

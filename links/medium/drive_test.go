@@ -1,6 +1,7 @@
 package medium
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -338,5 +339,55 @@ func TestHoldsNoMore(t *testing.T) {
 		if float64(most) > bound || l.Counters(0).Fates[LostQueue] == 0 {
 			t.Errorf("%v holds %d bytes, may %.0f; %d did not fit", s, most, bound, l.Counters(0).Fates[LostQueue])
 		}
+	}
+}
+
+// What bounds memory decides on no packet's fate before a link gets some megabytes more than it passes: the queue does. For that it
+// is 1 MiB more than the queue and what is on its way.
+func TestQueueDecides(t *testing.T) {
+	t.Parallel()
+	const size = testMTU + header
+	for _, rate := range []topology.Rate{topology.Mbit, 100 * topology.Mbit, topology.Gbit} {
+		for _, s := range []topology.Shape{
+			{}, {Delay: time.Millisecond}, {Delay: 100 * time.Millisecond}, {Delay: time.Millisecond, Queue: topology.Queue{Bytes: size}},
+			{Delay: 20 * time.Millisecond, Jitter: 10 * time.Millisecond, Unordered: true},
+		} {
+			for _, load := range []float64{0.5, 0.95, 3} {
+				s.Rate = rate
+				lost := func(bounded bool) (fates []bool, total int) {
+					l := newTest(s)
+					if !bounded {
+						l.directions[0].most = math.MaxInt
+					}
+					r := rand.New(rand.NewPCG(7, 8))
+					const packets = 5000
+					fates = make([]bool, packets)
+					out := func(_ int, p Packet) {
+						if p.Fate.Lost() {
+							fates[p.Number] = true
+							total++
+						}
+					}
+					now := time.Duration(0)
+					for range packets {
+						l.Enter(now, 0, Packet{Size: size, Frames: 1})
+						now += time.Duration(r.ExpFloat64() * size * 8 / float64(rate) / load * float64(time.Second))
+						l.Leave(now, out)
+					}
+					drain(l, out)
+					return fates, total
+				}
+				want, all := lost(false)
+				if got, total := lost(true); !slices.Equal(got, want) {
+					t.Errorf("%v at %v of it: %d lost, without a bound %d, or others", s, load, total, all)
+				}
+			}
+		}
+	}
+}
+
+func drain(l *Link, out func(int, Packet)) {
+	for at, ok := l.Next(); ok; at, ok = l.Next() {
+		l.Leave(at, out)
 	}
 }
