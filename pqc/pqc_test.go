@@ -415,6 +415,13 @@ func TestSuites(t *testing.T) {
 			t.Errorf("%q parses as %v, %v", name, s, err)
 		}
 	}
+	// What is no suite at all gets told what there is.
+	_, err := ParseSuite("foo")
+	for _, known := range append(names(Signatures()), names(KEMs())...) {
+		if !strings.Contains(err.Error(), known) {
+			t.Errorf("%v: without %s", err, known)
+		}
+	}
 	if s, err := ParseSuite((Suite{}).String()); err == nil {
 		t.Errorf("the zero suite's name parses as %v", s)
 	}

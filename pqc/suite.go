@@ -68,7 +68,8 @@ func Suites() []Suite {
 func ParseSuite(name string) (Suite, error) {
 	signature, kem, found := strings.Cut(name, "+")
 	if !found {
-		return Suite{}, &UnknownError{Kind: "suite", Name: name, Known: []string{"SIGNATURE+KEM"}}
+		known := "SIGNATURE+KEM, of " + strings.Join(names(Signatures()), ", ") + " and " + strings.Join(names(KEMs()), ", ")
+		return Suite{}, &UnknownError{Kind: "suite", Name: name, Known: []string{known}}
 	}
 	s, err := ParseSignature(signature)
 	if err != nil {
@@ -88,15 +89,20 @@ func ParseKEM(name string) (KEM, error) { return find("KEM", KEMs(), name) }
 func ParseSignature(name string) (Signature, error) { return find("signature", Signatures(), name) }
 
 func find[T interface{ Name() string }](kind string, all []T, name string) (T, error) {
-	unknown := &UnknownError{Kind: kind, Name: name}
 	for _, one := range all {
 		if one.Name() == name {
 			return one, nil
 		}
-		unknown.Known = append(unknown.Known, one.Name())
 	}
 	var none T
-	return none, unknown
+	return none, &UnknownError{Kind: kind, Name: name, Known: names(all)}
+}
+
+func names[T interface{ Name() string }](all []T) (out []string) {
+	for _, one := range all {
+		out = append(out, one.Name())
+	}
+	return out
 }
 
 // String is the suite's name, which ParseSuite reads.
