@@ -89,17 +89,8 @@ func cellForm() form[Cell] {
 	)
 }
 
-// distanceForm is a length that is not 0.
-func distanceForm() form[float64] {
-	f := lengthForm()
-	return scalar(func(s string) (float64, error) {
-		v, err := parseLength(s)
-		if err == nil && v == 0 {
-			err = errors.New("is where the access point is itself")
-		}
-		return v, err
-	}, formatLength, f.schema)
-}
+// distanceForm is a length that a station can be away from its access point.
+func distanceForm() form[float64] { return scalar(ParseDistance, formatLength, lengthForm().schema) }
 
 func mcsForm() form[int] {
 	parse := func(s string) (int, error) {

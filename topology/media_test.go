@@ -2,6 +2,8 @@ package topology_test
 
 import (
 	"encoding/json"
+	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -139,5 +141,21 @@ func TestTolerance(t *testing.T) {
 	all := topology.Tolerance{Rate: 0.1, Delay: 1, Jitter: 2, Confidence: 0.3}
 	if p := plan(topology.New("x").Host("a").Verify(all)); p.Tolerance != all {
 		t.Errorf("given: %+v", p.Tolerance)
+	}
+}
+
+// A distance is refused for the same reasons wherever it is given.
+func TestDistance(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]float64{"0.1m": 0.1, "20m": 20, "1.5km": 1500, "10km": 10_000, "0m": -1, "0.05m": -1, "10.1km": -1, "20": -1, "-3m": -1, "NaNm": -1, "m": -1} {
+		got, err := topology.ParseDistance(text)
+		if (err != nil) != (want < 0) || err == nil && got != want {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, metres := range []float64{0, -1, 0.09, 10_001, math.NaN(), math.Inf(1)} {
+		if topology.CheckDistance(metres) == nil {
+			t.Errorf("%v m are taken", metres)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -35,6 +36,26 @@ func highestMCS(profile string, width int) int {
 		return maxMCS - 1 // 9 does not divide evenly for one and two streams, IEEE 802.11-2020 section 21.5
 	}
 	return maxMCS
+}
+
+// CheckDistance says why a station cannot be so many metres away from its access point.
+func CheckDistance(metres float64) error {
+	switch {
+	case metres == 0:
+		return errors.New("is where the access point is itself")
+	case !(metres >= 0.1 && metres <= 10_000):
+		return errors.New("is outside 0.1m to 10km")
+	}
+	return nil
+}
+
+// ParseDistance reads "20m" or "1.5km", from a station to its access point, as metres.
+func ParseDistance(s string) (float64, error) {
+	metres, err := parseLength(s)
+	if err == nil {
+		err = CheckDistance(metres)
+	}
+	return metres, err
 }
 
 // checkCell checks a node's cell.
@@ -96,8 +117,8 @@ func (p *planner) checkStation(i int, what string) {
 	l.WiFi = &s
 	known := p.oneOf(at(".profile"), what+": wifi: profile", s.Profile, Radios(), false)
 	checkPlace := func(key string, distance float64, walls int) {
-		if !(distance >= 0.1 && distance <= 10_000) {
-			bad(key+".distance", "distance %s is outside 0.1m to 10km", formatLength(distance))
+		if err := CheckDistance(distance); err != nil {
+			bad(key+".distance", "distance %s %v", formatLength(distance), err)
 		}
 		if walls < 0 || walls > maxWalls {
 			bad(key+".walls", "%d walls are outside 0 to %d", walls, maxWalls)
