@@ -2,7 +2,6 @@ package topology_test
 
 import (
 	"encoding/json"
-	"errors"
 	"math"
 	"reflect"
 	"strings"
