@@ -24,8 +24,10 @@ type direction struct {
 	pace    pace
 	sending *Packet // nil: nothing
 	waited  bool    // sending was in the queue
-	sent    time.Duration
-	most    int // bytes that it may hold
+	unsent  uint64  // bits of sending, at the time since
+	since   time.Duration
+	sent    time.Duration // when nothing of it will be left
+	most    int           // bytes that it may hold
 	held    int
 	entered uint64 // packets
 	out     []*Packet
@@ -44,7 +46,7 @@ func newDirection(s topology.Shape, mtu int, seed uint64) *direction {
 func (d *direction) set(now time.Duration, s topology.Shape) {
 	d.chance = newChance(s, d.seed)
 	d.ordered, d.outages, d.began = !s.Unordered, s.Outages, now
-	d.pace = newPace(s, now)
+	d.repace(now, newPace(s, now))
 	d.queue.room = Room(s, d.mtu)
 	if s.Queue.Kind != topology.CoDel {
 		d.queue.codel = nil
@@ -63,6 +65,16 @@ func (d *direction) set(now time.Duration, s topology.Shape) {
 	if d.most = inFlight(d.pace.fastest(), s.Delay+longest); !d.pace.none() {
 		d.most += d.queue.room
 	}
+}
+
+// repace changes the rate. Of what is being sent it holds for the part that is left.
+func (d *direction) repace(now time.Duration, p pace) {
+	if d.sending != nil {
+		left := float64(d.unsent) - d.pace.passed(d.since, now)
+		d.unsent, d.since = uint64(max(0, math.Round(left))), now
+		d.sent = p.send(now, d.unsent)
+	}
+	d.pace = p
 }
 
 // isOut says whether an outage holds.
@@ -202,7 +214,8 @@ func (d *direction) send(now time.Duration) {
 		d.sending = d.front.pop()
 	}
 	if d.sending != nil {
-		d.sent = d.pace.send(now, d.sending.Size)
+		d.unsent, d.since = 8*uint64(d.sending.Size), now
+		d.sent = d.pace.send(now, d.unsent)
 	}
 }
 

@@ -22,7 +22,8 @@ func NewLink(shapes [2]topology.Shape, mtu int, seeds [2]uint64) *Link {
 }
 
 // Set changes the shape of what port sends. What is on its way keeps its delay, and unless the new shape is unordered
-// nothing overtakes it. Random choices and traces begin anew.
+// nothing overtakes it; a new rate holds for the part of a packet that has still to be sent. Random choices and traces
+// begin anew.
 func (l *Link) Set(now time.Duration, port int, s topology.Shape) {
 	l.directions[port].advance(now)
 	l.directions[port].set(now, s)

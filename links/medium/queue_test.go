@@ -1,6 +1,7 @@
 package medium
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -55,7 +56,7 @@ func TestRateTrace(t *testing.T) {
 	}
 	// A packet may take many laps.
 	slow := newPace(topology.Shape{RateTrace: []topology.RateStep{{Length: time.Second, Rate: 8}, {Length: time.Second}}}, 0)
-	if got := slow.send(500*ms, 10); got != 20*time.Second-500*ms+time.Second {
+	if got := slow.send(500*ms, 80); got != 20*time.Second-500*ms+time.Second {
 		t.Errorf("10 bytes from 0.5 s take until %v", got)
 	}
 }
@@ -257,6 +258,55 @@ func TestSet(t *testing.T) {
 		}
 		if want := at + 230*ms + 100*time.Microsecond; lost[uint64(i)+200] || due[i+200] != want {
 			t.Errorf("packet %d comes at %v, want %v", i+200, due[i+200], want)
+		}
+	}
+}
+
+// A change of the rate holds for what is being sent too: the part that is left takes its length at the new one.
+func TestSetWhileSending(t *testing.T) {
+	t.Parallel()
+	const (
+		ms   = time.Millisecond
+		size = 1500 // 12,000 bits
+	)
+	trace := func(steps ...topology.RateStep) topology.Shape { return topology.Shape{RateTrace: steps} }
+	slow := topology.Shape{Rate: 1000}
+	stuck := trace(topology.RateStep{Length: 1 * ms, Rate: 6 * topology.Mbit}, topology.RateStep{Length: 20 * time.Second})
+	for name, tt := range map[string]struct {
+		shape topology.Shape
+		set   map[time.Duration]topology.Shape
+		due   time.Duration
+	}{
+		"a step that passes nothing, none": {stuck, map[time.Duration]topology.Shape{3 * ms: {}}, 3 * ms},
+		"a step that passes nothing, rate": {stuck, map[time.Duration]topology.Shape{3 * ms: {Rate: topology.Mbit}}, 9 * ms},
+		"faster":                           {slow, map[time.Duration]topology.Shape{6 * time.Second: {Rate: topology.Mbit}}, 6*time.Second + 6*ms},
+		"at once faster":                   {slow, map[time.Duration]topology.Shape{0: {Rate: topology.Gbit}}, 12 * time.Microsecond},
+		"slower":                           {topology.Shape{Rate: topology.Mbit}, map[time.Duration]topology.Shape{6 * ms: slow}, 6*time.Second + 6*ms},
+		"the same":                         {slow, map[time.Duration]topology.Shape{5 * time.Second: {Rate: 1000, Loss: 0.5}}, 12 * time.Second},
+		"a trace":                          {slow, map[time.Duration]topology.Shape{6 * time.Second: trace(topology.RateStep{Length: ms}, topology.RateStep{Length: ms, Rate: 3 * topology.Mbit})}, 6*time.Second + 4*ms},
+		"twice":                            {slow, map[time.Duration]topology.Shape{3 * time.Second: {Rate: 3000}, 5 * time.Second: {Rate: 6000}}, 5500 * ms},
+		"when it had been sent":            {slow, map[time.Duration]topology.Shape{13 * time.Second: {Rate: 1}}, 12 * time.Second},
+		"later than ever":                  {topology.Shape{RateTrace: []topology.RateStep{{Length: time.Nanosecond, Rate: 1}, {Length: 1 << 40}}}, map[time.Duration]topology.Shape{ms: {Rate: 12 * topology.Mbit}}, 2 * ms},
+	} {
+		l := newTest(tt.shape)
+		l.Enter(0, 0, Packet{Size: size, Frames: 1})
+		l.Enter(0, 0, Packet{Size: size, Frames: 1}) // waits
+		var due []time.Duration
+		leave := func(at time.Duration) {
+			l.Leave(at, func(_ int, p Packet) { due = append(due, p.Due) })
+		}
+		for _, at := range slices.Sorted(maps.Keys(tt.set)) {
+			l.Set(at, 0, tt.set[at])
+			if len(due) == 0 {
+				leave(at)
+			}
+		}
+		if next, ok := l.Next(); len(due) == 0 && (!ok || next != tt.due) {
+			t.Errorf("%s: next is at %v, %v, want %v", name, next, ok, tt.due)
+		}
+		leave(max(tt.due, 13*time.Second))
+		if len(due) == 0 || due[0] != tt.due {
+			t.Errorf("%s: comes at %v, want %v", name, due, tt.due)
 		}
 	}
 }

@@ -2,7 +2,7 @@ package medium
 
 import (
 	"math"
-	"math/bits"
+	mathbits "math/bits"
 	"time"
 
 	"pqlab/topology"
@@ -39,25 +39,25 @@ func (r *pace) fastest() topology.Rate {
 	return most
 }
 
-// send gives the end of a packet of that many bytes whose sending begins at start. Packets sent back to back have exactly
+// send gives the end of a packet of that many bits whose sending begins at start. Packets sent back to back have exactly
 // the rate: what one's end was rounded down by, the next takes longer.
-func (r *pace) send(start time.Duration, size int) time.Duration {
+func (r *pace) send(start time.Duration, bits uint64) time.Duration {
 	switch {
 	case len(r.trace) > 0:
-		return r.sendStepped(start, size)
+		return r.sendStepped(start, float64(bits))
 	case r.rate == 0:
 		return start
 	}
 	if start != r.last {
 		r.rest = 0
 	}
-	hi, lo := bits.Mul64(uint64(size)*8, 1e9)
-	lo, carry := bits.Add64(lo, r.rest, 0)
+	hi, lo := mathbits.Mul64(bits, 1e9)
+	lo, carry := mathbits.Add64(lo, r.rest, 0)
 	hi += carry
 	if hi >= uint64(r.rate) { // longer than a Duration
 		return never
 	}
-	took, rest := bits.Div64(hi, lo, uint64(r.rate))
+	took, rest := mathbits.Div64(hi, lo, uint64(r.rate))
 	if took > uint64(never-start) {
 		return never
 	}
@@ -69,13 +69,8 @@ func (r *pace) send(start time.Duration, size int) time.Duration {
 const never = time.Duration(1<<63 - 1)
 
 // sendStepped walks over the trace. It rounds up.
-func (r *pace) sendStepped(start time.Duration, size int) time.Duration {
-	now := (start - r.begin) % r.lap // in the trace
-	bits, i := float64(size)*8, 0
-	for now >= r.trace[i].Length {
-		now -= r.trace[i].Length
-		i++
-	}
+func (r *pace) sendStepped(start time.Duration, bits float64) time.Duration {
+	i, now := r.step(start)
 	took := time.Duration(0)
 	for {
 		step := r.trace[i]
@@ -90,4 +85,27 @@ func (r *pace) sendStepped(start time.Duration, size int) time.Duration {
 		}
 		now, i = 0, (i+1)%len(r.trace)
 	}
+}
+
+// step gives the step of the trace that holds at a time, and for how long it has.
+func (r *pace) step(at time.Duration) (i int, since time.Duration) {
+	for since = (at - r.begin) % r.lap; since >= r.trace[i].Length; i++ {
+		since -= r.trace[i].Length
+	}
+	return i, since
+}
+
+// passed is how many bits are sent from one time to another; there is a pace.
+func (r *pace) passed(from, to time.Duration) (bits float64) {
+	if len(r.trace) == 0 {
+		return float64(r.rate) * (to - from).Seconds()
+	}
+	i, since := r.step(from)
+	for from < to {
+		took := min(r.trace[i].Length-since, to-from)
+		bits += float64(r.trace[i].Rate) * took.Seconds()
+		from += took
+		since, i = 0, (i+1)%len(r.trace)
+	}
+	return bits
 }
