@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ type Links struct {
 	Missing  map[string]string `json:"missing,omitempty"` // shapers that this machine lacks, and why
 	Activity crypto.Activity   `json:"activity"`          // while links were measured idle
 	Errors   []LinkError       `json:"errors"`
+	Load     *Load             `json:"load,omitempty"` // beside which links were measured loaded
 	// LoadMissing is why nothing was measured beside a load; empty if it was.
 	LoadMissing string     `json:"load_missing,omitempty"`
 	Wire        *WireGoals `json:"wire,omitempty"` // nil where there is none
@@ -81,10 +83,11 @@ func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, pac
 		out.LoadMissing = err.Error()
 	} else {
 		err := out.measure(ctx, grid, true, progress)
-		load.stop()
-		if err != nil {
+		did, ended := load.stop()
+		if err = cmp.Or(err, ended); err != nil {
 			return out, err
 		}
+		out.Load = &did
 	}
 	if _, missing := out.Missing["wire"]; !missing {
 		w, err := measureWire(ctx, runs, d, packets, progress)

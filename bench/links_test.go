@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"math"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -118,12 +119,27 @@ func TestMeasureLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	made[0].Close()
-	out, err := MeasureLinks(t.Context(), Grid{[]topology.Rate{5 * topology.Mbit}, []time.Duration{0, 5 * time.Millisecond}}, 1, 200*time.Millisecond, 1000, func(string) {})
+	var besides []int // what was there to load the machine, as each thing was about to be measured
+	out, err := MeasureLinks(t.Context(), Grid{[]topology.Rate{5 * topology.Mbit}, []time.Duration{0, 5 * time.Millisecond}}, 1, 200*time.Millisecond, 1000, func(string) {
+		besides = append(besides, len(spinners(t)))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(out.Shapers)+len(out.Missing) != 3 || out.LoadMissing != "" {
 		t.Errorf("%+v", out)
+	}
+	if l := out.Load; l == nil || l.Processes != runtime.NumCPU() || l.Cores <= 0 {
+		t.Errorf("%+v", l)
+	}
+	if left := spinners(t); len(left) > 0 {
+		t.Errorf("the load goes on: %v", left)
+	}
+	for i, n := range besides {
+		loaded := i < len(out.Errors) && out.Errors[i].Loaded
+		if want := map[bool]int{true: runtime.NumCPU()}[loaded]; n != want {
+			t.Errorf("as thing %d was measured there were %d processes beside it, want %d", i, n, want)
+		}
 	}
 	want := 0
 	for _, s := range out.Shapers {
