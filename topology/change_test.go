@@ -85,6 +85,7 @@ func TestChangeRefused(t *testing.T) {
 		{[]string{"delay=1ms\nloss: 1"}, topology.BadSyntax},
 		{[]string{"delay=1ms", "loss=101%"}, topology.BadValue},
 		{[]string{"rate=0bit/s"}, topology.BadValue},
+		{[]string{"rate=999Tbit/s"}, topology.BadValue},
 		{[]string{"loss=!!str 1"}, topology.BadSyntax},
 		{[]string{"loss=&a 1"}, topology.BadSyntax},
 		{[]string{"table=[1, x]"}, topology.BadValue},

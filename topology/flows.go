@@ -257,6 +257,9 @@ func (p *planner) planFlows() {
 			}
 			mtu = min(mtu, way.mtu)
 		}
+		if err := checkFast(f.Rate); err != nil {
+			p.add(BadValue, fmt.Sprintf("traffic[%d].rate", i), "flow %s: rate %v %v", f.Name, f.Rate, err)
+		}
 		if ok && f.Proto == "udp" {
 			f.FrameSize = cmp.Or(f.FrameSize, mtu)
 			if f.Rate < Rate(f.Streams) {

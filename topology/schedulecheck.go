@@ -25,11 +25,14 @@ func (p *problems) checkSchedule(s *Shape, mtu int, at func(key string) string, 
 }
 
 func (p *problems) checkRateTrace(s *Shape, at func(key string) string, what string) {
+	bad := func(element, format string, args ...any) { p.add(BadValue, element, what+": "+format, args...) }
+	if err := checkFast(s.Rate); err != nil {
+		bad(at("rate"), "rate %v %v", s.Rate, err)
+	}
 	if len(s.RateTrace) == 0 {
 		return
 	}
 	element := at("rate_trace")
-	bad := func(element, format string, args ...any) { p.add(BadValue, element, what+": "+format, args...) }
 	if s.Rate > 0 {
 		bad(element, "rate and rate_trace are two ways to give a rate; give one")
 	}
@@ -45,6 +48,10 @@ func (p *problems) checkRateTrace(s *Shape, at func(key string) string, what str
 		}
 		if length += step.Length; length > maxTime {
 			bad(element, "rate_trace is longer than %v", maxTime)
+			return
+		}
+		if err := checkFast(step.Rate); err != nil {
+			bad(fmt.Sprintf("%s[%d]", element, i), "rate_trace: %v %v", step.Rate, err)
 			return
 		}
 		most = max(most, step.Rate)

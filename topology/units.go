@@ -19,6 +19,9 @@ const (
 	Tbit      = 1000 * Gbit
 )
 
+// MaxRate is that of the fastest Ethernet there is (IEEE P802.3dj). No link and no flow has more.
+const MaxRate = 1600 * Gbit
+
 type unit struct {
 	name string
 	size uint64
@@ -35,13 +38,25 @@ func byteUnits() []unit {
 // String is exact, in the largest unit that gives an integer: "2500Mbit/s".
 func (r Rate) String() string { return formatUnit(uint64(r), rateUnits()) }
 
-// ParseRate reads "10Mbit/s" or "2.5Gbit/s". The rate is a whole number of bit/s and not 0.
+// ParseRate reads "10Mbit/s" or "2.5Gbit/s". The rate is a whole number of bit/s, not 0, and
+// MaxRate at most.
 func ParseRate(s string) (Rate, error) {
 	n, err := parseUnit(s, rateUnits())
-	if err == nil && n == 0 {
+	switch {
+	case err != nil:
+	case n == 0:
 		err = errors.New("0 carries nothing; leave the rate out for an unshaped link")
+	default:
+		err = checkFast(Rate(n))
 	}
 	return Rate(n), err
+}
+
+func checkFast(r Rate) error {
+	if r > MaxRate {
+		return fmt.Errorf("is more than %v, the fastest Ethernet there is", MaxRate)
+	}
+	return nil
 }
 
 func formatUnit(n uint64, units []unit) string {

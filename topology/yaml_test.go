@@ -127,12 +127,20 @@ func TestUnits(t *testing.T) {
 func TestRateText(t *testing.T) {
 	t.Parallel()
 	for rate, want := range map[topology.Rate]string{
-		0: "0bit/s", 1: "1bit/s", 1001: "1001bit/s", 866 * topology.Mbit: "866Mbit/s", 2500 * topology.Mbit: "2500Mbit/s", 100 * topology.Gbit: "100Gbit/s", math.MaxUint64: "18446744073709551615bit/s",
+		0: "0bit/s", 1: "1bit/s", 1001: "1001bit/s", 866 * topology.Mbit: "866Mbit/s", 2500 * topology.Mbit: "2500Mbit/s", 100 * topology.Gbit: "100Gbit/s",
+		1600 * topology.Gbit: "1600Gbit/s", 1600*topology.Gbit + 1: "1600000000001bit/s", math.MaxUint64: "18446744073709551615bit/s",
 	} {
 		if got := rate.String(); got != want {
 			t.Errorf("Rate %d: %s, want %s", uint64(rate), got, want)
 		}
-		if got, err := topology.ParseRate(want); rate > 0 && (err != nil || got != rate) {
+		got, err := topology.ParseRate(want)
+		if rate == 0 || rate > 1600*topology.Gbit {
+			if err == nil {
+				t.Errorf("ParseRate(%s) = %d", want, got)
+			}
+			continue
+		}
+		if err != nil || got != rate {
 			t.Errorf("ParseRate(%s) = %d, %v", want, got, err)
 		}
 	}
