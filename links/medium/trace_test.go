@@ -93,6 +93,41 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// The data of a copy is its own: who gets one may change it, and use its memory again.
+func TestCopiesShareNoData(t *testing.T) {
+	t.Parallel()
+	var text bytes.Buffer
+	recorder := Record(newTest(topology.Shape{Duplication: 1, Delay: time.Millisecond}), &text, testHeader)
+	drive(t, recorder, evenly(10, time.Millisecond, 100))
+	if err := recorder.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	trace, err := ReadTrace(&text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range map[string]Medium{
+		"link": newTest(topology.Shape{Duplication: 1}), "delayed": newTest(topology.Shape{Duplication: 1, Delay: time.Millisecond}), "replay": NewReplay(trace),
+	} {
+		for i := range 10 {
+			m.Enter(time.Duration(i)*time.Millisecond, 0, Packet{Size: 100, Frames: 1, Data: []byte{1, byte(i)}})
+		}
+		copies := 0
+		m.Leave(time.Hour, func(_ int, p Packet) {
+			if p.Copy {
+				copies++
+			}
+			if !bytes.Equal(p.Data, []byte{1, byte(p.Number)}) {
+				t.Errorf("%s: packet %d has %v", name, p.Number, p.Data)
+			}
+			clear(p.Data)
+		})
+		if copies != 10 {
+			t.Errorf("%s: %d copies of 10", name, copies)
+		}
+	}
+}
+
 // A recording may end while packets are on their way; what was on its way has no fate.
 func TestRecordPart(t *testing.T) {
 	t.Parallel()
