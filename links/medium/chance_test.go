@@ -138,6 +138,33 @@ func TestJitter(t *testing.T) {
 	}
 }
 
+// Jitter that is larger than the delay lets packets come at once, and none before it was sent or before another.
+func TestJitterBeyondDelay(t *testing.T) {
+	t.Parallel()
+	const n, mean, jitter = 2000, time.Millisecond, 5 * time.Millisecond
+	for _, unordered := range []bool{true, false} {
+		s := topology.Shape{Delay: mean, Jitter: jitter, Distribution: "uniform", Unordered: unordered}
+		c := newChance(s, 1)
+		atOnce, kept := 0, 0 // what is drawn, and what came of that
+		for range n {
+			if d, _, _ := c.next(100); d.delay < 0 {
+				t.Fatalf("a delay of %v", d.delay)
+			} else if d.delay == 0 {
+				atOnce++
+			}
+		}
+		for _, p := range drive(t, newTest(s), evenly(n, 100*time.Millisecond, 100)) {
+			if p.Due == p.Entered {
+				kept++
+			}
+		}
+		// Uniform with that deviation lies within √3 of it: below nothing in (√3·5−1)/(2·√3·5) of all cases.
+		if share := (math.Sqrt(3)*5 - 1) / (2 * math.Sqrt(3) * 5); kept != atOnce || !within(atOnce, n, share) {
+			t.Errorf("unordered %v: of %d packets %d have no delay, %d come at once", unordered, n, atOnce, kept)
+		}
+	}
+}
+
 // In order, a packet waits for those before it and for nothing else.
 func TestJitterInOrder(t *testing.T) {
 	t.Parallel()
