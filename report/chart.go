@@ -10,11 +10,12 @@ import (
 	"strings"
 )
 
-// Chart is a picture of bars on logarithmic scales, in panels: a row of panels for each of Rows, which share a scale, and a
-// column for each of Columns. Every panel has the same places for bars.
+// Chart is a picture of bars in panels: a row of panels for each of Rows, which share a scale, and a column for each of
+// Columns. Every panel has the same places for bars. Scales are logarithmic unless they are to be linear, from 0 on.
 type Chart struct {
 	Title   string
 	Unit    string // of the values
+	Linear  bool
 	Rows    []string
 	Columns []ChartColumn
 	// Bars by row, column and place. A nil one is a gap that says so, one without a value a gap with its Title.
@@ -37,6 +38,7 @@ type ChartPlace struct{ Group, Name string }
 type ChartBar struct {
 	Value, Low, High float64
 	Part             float64 // a line within the bar; none if 0
+	Beside           float64 // a diamond where another value would end; none if 0
 	Marked           bool    // with an asterisk
 	Title            string  // shown by a pointer
 }
@@ -53,6 +55,7 @@ const (
 	chartBar      = 0.72 // of the pitch
 	chartGroupGap = 0.5  // of the pitch, between groups
 	chartWidest   = 60.0 // pitch
+	chartDiamond  = 5.0  // from its middle to its tips
 	chartRunes    = 5.8  // pixels that a rune of a note takes
 	chartLeast    = 0.68 // of its size that a page shows; below it scrolls
 )
@@ -112,20 +115,23 @@ func (c Chart) svg(alone bool) string {
 	return s.String()
 }
 
-// logAxis is a scale from 10^low to 10^high.
-type logAxis struct {
-	low, high   int
+// axis is a scale from low to high; of a logarithmic one they are powers of ten.
+type axis struct {
+	ticks       []float64 // of a linear one
+	low, high   float64
 	top, bottom float64 // pixels
 }
 
-func (c Chart) axis(row int, top float64) logAxis {
+const chartTicks = 6 // of a linear scale, about
+
+func (c Chart) axis(row int, top float64) axis {
 	least, most := math.Inf(1), 0.0
 	for _, bars := range c.Bars[row] {
 		for _, b := range bars {
 			if b == nil {
 				continue
 			}
-			for _, v := range []float64{b.Value, b.Low, b.High} {
+			for _, v := range []float64{b.Value, b.Low, b.High, b.Beside} {
 				if v = num(v); v > 0 {
 					least, most = min(least, v), max(most, v)
 				}
@@ -135,7 +141,13 @@ func (c Chart) axis(row int, top float64) logAxis {
 	if most == 0 {
 		least, most = 1, 10
 	}
-	a := logAxis{int(math.Floor(math.Log10(least) - 0.1)), int(math.Ceil(math.Log10(most) + 0.3)), top, top + chartHeight}
+	a := axis{top: top, bottom: top + chartHeight}
+	if c.Linear {
+		a.ticks = ticks(most*1.05, chartTicks)
+		a.high = a.ticks[len(a.ticks)-1]
+		return a
+	}
+	a.low, a.high = math.Floor(math.Log10(least)-0.1), math.Ceil(math.Log10(most)+0.3)
 	if a.high <= a.low {
 		a.high = a.low + 1
 	}
@@ -143,25 +155,52 @@ func (c Chart) axis(row int, top float64) logAxis {
 }
 
 // y of a value; what is not above 0 has no place and lies at the bottom.
-func (a logAxis) y(v float64) float64 {
+func (a axis) y(v float64) float64 {
 	if v = num(v); v <= 0 {
 		return a.bottom
 	}
-	return a.bottom - (math.Log10(v)-float64(a.low))/float64(a.high-a.low)*(a.bottom-a.top)
+	if a.ticks == nil {
+		v = math.Log10(v)
+	}
+	return a.bottom - (v-a.low)/(a.high-a.low)*(a.bottom-a.top)
 }
 
-func (c Chart) panel(s *svg, a logAxis, row, column int, left, pitch, width float64) {
-	for e := a.low; e <= a.high; e++ {
-		yy := px(a.y(math.Pow10(e)))
-		s.add(`<line class="grid" x1="%s" x2="%s" y1="%s" y2="%s"/>`, px(left), px(left+width), yy, yy)
-		if column == 0 {
-			s.add(`<text class="tick" text-anchor="end" x="%s" y="%s">10%s</text>`, px(left-8), px(a.y(math.Pow10(e))+4), superscript(e))
-		}
-		for m := 2.0; m < 10 && e < a.high; m++ {
-			yy := px(a.y(m * math.Pow10(e)))
-			s.add(`<line class="minor" x1="%s" x2="%s" y1="%s" y2="%s"/>`, px(left), px(left+width), yy, yy)
+// figure prints a value beside its bar.
+func (a axis) figure(v float64) string {
+	if a.ticks == nil {
+		return short(v)
+	}
+	return strconv.FormatFloat(v, 'f', max(0, 2-int(math.Floor(math.Log10(a.ticks[1])))), 64)
+}
+
+// lines draws the grid behind a panel, and what its lines are worth if they are to be named.
+func (a axis) lines(s *svg, left, width float64, named bool) {
+	line := func(class string, v float64) {
+		s.add(`<line class="%s" x1="%s" x2="%s" y1="%s" y2="%s"/>`, class, px(left), px(left+width), px(a.y(v)), px(a.y(v)))
+	}
+	name := func(v float64, text string) {
+		if named {
+			s.add(`<text class="tick" text-anchor="end" x="%s" y="%s">%s</text>`, px(left-8), px(a.y(v)+4), text)
 		}
 	}
+	for _, v := range a.ticks {
+		line("grid", v)
+		name(v, label(v, a.ticks[1]))
+	}
+	if a.ticks != nil {
+		return
+	}
+	for e := a.low; e <= a.high; e++ {
+		line("grid", math.Pow(10, e))
+		name(math.Pow(10, e), "10"+superscript(int(e)))
+		for m := 2.0; m < 10 && e < a.high; m++ {
+			line("minor", m*math.Pow(10, e))
+		}
+	}
+}
+
+func (c Chart) panel(s *svg, a axis, row, column int, left, pitch, width float64) {
+	a.lines(s, left, width, column == 0)
 	s.add(`<line class="axisline" x1="%s" x2="%s" y1="%s" y2="%s"/>`, px(left), px(left+width), px(a.bottom), px(a.bottom))
 	x, group, groupLeft := left, -1, left
 	for i, p := range c.Places {
@@ -183,7 +222,7 @@ func (c Chart) panel(s *svg, a logAxis, row, column int, left, pitch, width floa
 	}
 }
 
-func (c Chart) bar(s *svg, a logAxis, b *ChartBar, p ChartPlace, mid, width float64, colour int) {
+func (c Chart) bar(s *svg, a axis, b *ChartBar, p ChartPlace, mid, width float64, colour int) {
 	if b == nil || num(b.Value) <= 0 {
 		why := p.Group + p.Name + ": not measured"
 		if b != nil && b.Title != "" {
@@ -203,7 +242,10 @@ func (c Chart) bar(s *svg, a logAxis, b *ChartBar, p ChartPlace, mid, width floa
 		above = min(above, a.y(b.High))
 		s.add(`<path class="whisker" d="M%s %sh8m-4 0V%sm-4 0h8"/>`, px(mid-4), px(a.y(b.High)), px(a.y(b.Low)))
 	}
-	s.add(`<text class="figure-value" text-anchor="middle" x="%s" y="%s">%s</text>`, px(mid), px(above-4), short(b.Value))
+	s.add(`<text class="figure-value" text-anchor="middle" x="%s" y="%s">%s</text>`, px(mid), px(above-4), a.figure(b.Value))
+	if beside := num(b.Beside); beside > 0 {
+		s.add(`<path class="beside" d="M%s %sl%[3]s %[3]s -%[3]s %[3]s -%[3]s -%[3]sz"/>`, px(mid), px(a.y(beside)-chartDiamond), px(chartDiamond))
+	}
 	if b.Marked {
 		s.add(`<text class="mark" text-anchor="middle" x="%s" y="%s">*</text>`, px(mid), px(above-13))
 	}

@@ -14,6 +14,7 @@ import (
 type drawn struct {
 	bars, gaps, marks, parts, whiskers int
 	heights                            []float64 // of the bars, in their order
+	beside                             []float64 // how high the diamonds stand
 }
 
 func parseChart(t testing.TB, text string) drawn {
@@ -46,6 +47,10 @@ func parseChart(t testing.TB, text string) drawn {
 			fmt.Sscan(attr["height"], &h)
 			d.bars++
 			d.heights = append(d.heights, h)
+		case "beside":
+			var x, y float64
+			fmt.Sscanf(attr["d"], "M%g %g", &x, &y)
+			d.beside = append(d.beside, chartHead+chartRowHead+chartHeight-y-chartDiamond)
 		case "gap":
 			d.gaps++
 		case "mark":
@@ -170,5 +175,34 @@ func TestDocument(t *testing.T) {
 		if d := parseChart(t, b.String()); d.bars != 6 {
 			t.Errorf("%.40q: %+v", s, d)
 		}
+	}
+}
+
+// On a linear scale, which begins at 0, the height of a bar is its value, and so is that of what stands beside it.
+func TestLinearChart(t *testing.T) {
+	t.Parallel()
+	for _, scale := range []float64{1e-3, 1, 1e6} {
+		c := Chart{Linear: true, Unit: "Gbit/s", Rows: []string{"r"}, Columns: []ChartColumn{{Name: "c"}}, Places: []ChartPlace{{"1", "x"}, {"1", "y"}, {"2", "x"}}}
+		c.Bars = [][][]*ChartBar{{{{Value: 0.1 * scale, Beside: 0.62 * scale}, {Value: 0.4 * scale, Low: 0.3 * scale, High: 0.5 * scale}, {Value: 0.6 * scale, Beside: 0.3 * scale}}}}
+		d := parseChart(t, c.svg(true))
+		if len(d.heights) != 3 || len(d.beside) != 2 {
+			t.Fatalf("%+v", d)
+		}
+		one := d.heights[0]
+		if one < 20 || math.Abs(d.heights[1]-4*one) > 0.5 || math.Abs(d.heights[2]-6*one) > 0.5 || math.Abs(d.beside[0]-6.2*one) > 0.5 || math.Abs(d.beside[1]-3*one) > 0.5 {
+			t.Errorf("of %v: 1, 4, 6 are %v high, 6.2 and 3 beside them %v", scale, d.heights, d.beside)
+		}
+	}
+	c := Chart{Linear: true, Rows: []string{"r"}, Columns: []ChartColumn{{Name: "c"}}, Places: []ChartPlace{{"1", "x"}, {"1", "y"}}}
+	c.Bars = [][][]*ChartBar{{{{Value: 0.4864}, {Value: 0.625}}}}
+	text := c.svg(true)
+	for _, want := range []string{">0.486<", ">0.625<", ">0.2<", ">0<"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	for _, v := range []float64{0, math.NaN(), math.Inf(1), -1, math.MaxFloat64, math.SmallestNonzeroFloat64} {
+		c.Bars = [][][]*ChartBar{{{{Value: v, Beside: v}, nil}}}
+		parseChart(t, c.svg(true))
 	}
 }
