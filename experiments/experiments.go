@@ -28,6 +28,7 @@ type About struct {
 	Dataplane  string         `json:"dataplane"` // what carried ESP
 	Shaper     string         `json:"shaper"`    // what gave links their rate, delay and losses
 	Seed       uint64         `json:"seed"`
+	Schedule   Schedule       `json:"schedule"`
 	Warnings   []string       `json:"warnings"` // what the figures must not be taken for
 }
 
@@ -35,7 +36,7 @@ type About struct {
 func Begin(name, version string, command []string, seed uint64) About {
 	a := About{
 		Experiment: name, Version: version, Command: command, Started: time.Now(), Kernel: report.Kernel(), Machine: report.ThisMachine(),
-		Seed: seed, Warnings: []string{},
+		Seed: seed, Schedule: Schedule{Where: []string{}}, Warnings: []string{},
 	}
 	if cycles.Ask().Emulated() {
 		a.Warnings = append(a.Warnings, "QEMU TCG plays this processor: no time and no rate here is one of pqlab or of a device; what counts is how those of one run compare")

@@ -94,6 +94,10 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	}
 	shaper, err := options.Fates.Choose(plan.Links, options.Shaper)
 	if err != nil {
+		var lacks *links.UnsupportedError
+		if errors.As(err, &lacks) && plan.Verify {
+			lacks.Shaped = true
+		}
 		return nil, err
 	}
 	keying, err := chooseKeying(plan, options)

@@ -63,7 +63,7 @@ func (f Fates) choose(links []topology.PlannedLink, want string, k kernel) (Shap
 		if !bare(l.Shape) {
 			shaped = append(shaped, l.Name)
 			if lacks := t.Lacks(l); lacks != nil {
-				return nil, &UnsupportedError{Links: []LinkNeeds{*lacks}}
+				return nil, &UnsupportedError{Links: []LinkNeeds{*lacks}, Shaped: true}
 			}
 		}
 	}

@@ -103,6 +103,8 @@ type LinkNeeds struct {
 type UnsupportedError struct {
 	Links []LinkNeeds
 	Up    bool // they exist, and keep the shaper that made them
+	// Shaped says that they are of no use without their shapes, so that --shaper=none is no way out.
+	Shaped bool
 }
 
 // Error has a line for each link.
@@ -117,7 +119,7 @@ func (e *UnsupportedError) Error() string {
 				lines[i] += fmt.Sprintf("; --shaper=%s can", name)
 			}
 		}
-		if !e.Up {
+		if !e.Up && !e.Shaped {
 			lines[i] += "; --shaper=none runs it unshaped"
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"pqlab/experiments/northsouth"
-	"pqlab/internal/rootless"
 )
 
 func newExperimentNorthSouth() *cobra.Command {
@@ -24,19 +23,14 @@ what the paper reports (0.486 Gbit/s; in one sentence 0.468). Then it changes on
 the distance, the number of stations that send at once, the MTU. All of it is measured in this run.`,
 		Example: "  pqlab experiment north-south --quick\n  pqlab experiment north-south --stations 1,2,4,8 --mcs= --ampdu= --distances= --mtus= --report out/",
 	}
-	asJSON := jsonFlag(c)
 	quick := c.Flags().Bool("quick", false, "few settings, one run of each: less than a minute")
 	mcs := c.Flags().StringSlice("mcs", []string{"3", "5", "7", "8", "9"}, "fixed modulation and coding schemes; without, rate control chooses")
 	ampdu := c.Flags().StringSlice("ampdu", []string{"8", "16", "24", "32", "64"}, "MPDUs in an A-MPDU at most")
 	distances := c.Flags().StringSlice("distances", []string{"2", "10", "20", "40"}, "of the client from the access point, in metres")
 	stations := c.Flags().StringSlice("stations", []string{"1", "2", "4", "8"}, "that send at once, each through a tunnel of its own")
 	mtus := c.Flags().StringSlice("mtus", []string{"1350", "1420", "1500"}, "of the air and of what lies behind it")
-	repeats := c.Flags().Int("repeats", 3, "runs of each setting, each with a seed of its own")
 	duration := c.Flags().Duration("duration", 2*time.Second, "of each flow")
-	seed := c.Flags().Uint64("seed", 1, "of the first run")
-	dataplane := addDataplaneFlag(c)
-	labs := addLabFlags(c)
-	dir := reportFlag(c)
+	all := addExperimentFlags(c, 3, "runs of each setting, each with a seed of its own", "of the first run")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *quick {
 			for flag, value := range map[string]func(){
@@ -45,7 +39,7 @@ the distance, the number of stations that send at once, the MTU. All of it is me
 				"distances": func() { *distances = []string{"20"} },
 				"stations":  func() { *stations = []string{"2"} },
 				"mtus":      func() { *mtus = []string{"1350"} },
-				"repeats":   func() { *repeats = 1 },
+				"repeats":   func() { *all.repeats = 1 },
 			} {
 				if !c.Flags().Changed(flag) {
 					value()
@@ -53,10 +47,9 @@ the distance, the number of stations that send at once, the MTU. All of it is me
 			}
 		}
 		o := northsouth.Options{
-			Repeats: *repeats, Duration: *duration, Seed: *seed, Lab: labs.options(), Version: version,
+			Repeats: *all.repeats, Duration: *duration, Seed: *all.seed, Lab: all.lab(), Version: version,
 			Command: append([]string{"pqlab"}, os.Args[1:]...),
 		}
-		o.Lab.Dataplane = dataplane.value
 		metres := func(s string) (float64, error) { return strconv.ParseFloat(strings.TrimSuffix(s, "m"), 64) }
 		var wrong [5]error
 		o.MCS, wrong[0] = some("mcs", *mcs, strconv.Atoi)
@@ -72,41 +65,16 @@ the distance, the number of stations that send at once, the MTU. All of it is me
 				return usageError{fmt.Errorf("--stations %d: want 1 to 32", n)}
 			}
 		}
-		switch {
-		case *repeats < 1 || *repeats > 1000:
-			return usageError{fmt.Errorf("--repeats %d: want 1 to 1000", *repeats)}
-		case *duration < 100*time.Millisecond || *duration > time.Hour:
+		if *duration < 100*time.Millisecond || *duration > time.Hour {
 			return usageError{fmt.Errorf("--duration %v: want 100ms to 1h", *duration)}
-		case labs.shaper.value == "none":
-			return usageError{errors.New("--shaper none: a link without airtime is not what is to be measured")}
 		}
-		if err := checkReport(*dir); err != nil {
+		if err := all.check("a link without airtime is not what is to be measured"); err != nil {
 			return err
 		}
-		if err := rootless.Enter(); err != nil {
-			return err
-		}
-		shown := newProgress(*asJSON)
-		began := time.Now()
-		o.Progress = func(done float64, what string) {
-			left := time.Duration(-1)
-			if done > 0 {
-				left = time.Duration(float64(time.Since(began)) * (1 - done) / done)
-			}
-			shown.show(bar(what, done, left))
-		}
-		out, err := northsouth.Measure(c.Context(), o)
-		shown.done()
-		if err != nil {
-			return err
-		}
-		if *dir != "" {
-			err = out.WriteDir(*dir)
-		}
-		if *asJSON {
-			return errors.Join(err, printJSON(c.OutOrStdout(), out))
-		}
-		return errors.Join(err, printNorthSouth(c.OutOrStdout(), out, *dir))
+		return conduct(c, all, func(tell func(float64, string)) (northsouth.Result, error) {
+			o.Progress = tell
+			return northsouth.Measure(c.Context(), o)
+		}, printNorthSouth)
 	}
 	return c
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"pqlab/experiments/overlinks"
-	"pqlab/internal/rootless"
 	"pqlab/nodes"
 	"pqlab/pqc"
 	"pqlab/topology"
@@ -31,7 +30,6 @@ only where it is significant. All of it is computed from what was measured in th
 		Example: "  pqlab experiment exchange-over-links --quick\n" +
 			"  pqlab experiment exchange-over-links --rates 256kbit/s,1Mbit/s --delays 300ms --losses 0,5% --report out/",
 	}
-	asJSON := jsonFlag(c)
 	quick := c.Flags().Bool("quick", false, "few links and few repeats: less than a minute")
 	suites := c.Flags().StringSlice("suites", []string{"falcon512+kyber512", "dilithium2+kyber512", "dilithium3+kyber768", "falcon1024+kyber1024", "dilithium5+kyber1024"},
 		"to measure, in turns")
@@ -40,14 +38,10 @@ only where it is significant. All of it is computed from what was measured in th
 	losses := c.Flags().StringSlice("losses", []string{"0", "1%", "10%"}, "of the link: share of packets, each way")
 	devices := c.Flags().StringSlice("devices", []string{thisMachine, "jetson-nano/bluefield-2"},
 		"profiles of initiator/responder, one core of each; "+thisMachine+": as fast as this machine")
-	repeats := c.Flags().Int("repeats", 15, "exchanges of each suite at each link")
 	limit := c.Flags().Duration("limit", 10*time.Second, "after which an exchange counts as never ended")
 	identity := choice{value: "fresh", known: []string{"fresh", "pinned"}}
 	c.Flags().Var(&identity, "identity", "fresh (a signature key for each exchange) or pinned")
-	seed := c.Flags().Uint64("seed", 1, "of what the links lose")
-	dataplane := addDataplaneFlag(c)
-	labs := addLabFlags(c)
-	dir := reportFlag(c)
+	all := addExperimentFlags(c, 15, "exchanges of each suite at each link", "of what the links lose")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *quick {
 			for flag, value := range map[string]func(){
@@ -56,7 +50,7 @@ only where it is significant. All of it is computed from what was measured in th
 				"losses":  func() { *losses = []string{"0", "1%"} },
 				"suites":  func() { *suites = []string{"falcon512+kyber512", "dilithium2+kyber512"} },
 				"devices": func() { *devices = []string{thisMachine} },
-				"repeats": func() { *repeats = 12 },
+				"repeats": func() { *all.repeats = 12 },
 			} {
 				if !c.Flags().Changed(flag) {
 					value()
@@ -64,10 +58,9 @@ only where it is significant. All of it is computed from what was measured in th
 			}
 		}
 		o := overlinks.Options{
-			Repeats: *repeats, Limit: *limit, Pinned: identity.value == "pinned", Seed: *seed, Version: version,
-			Command: append([]string{"pqlab"}, os.Args[1:]...), Lab: labs.options(),
+			Repeats: *all.repeats, Limit: *limit, Pinned: identity.value == "pinned", Seed: *all.seed, Version: version,
+			Command: append([]string{"pqlab"}, os.Args[1:]...), Lab: all.lab(),
 		}
-		o.Lab.Dataplane = dataplane.value
 		var wrong [5]error
 		o.Suites, wrong[0] = list("suites", *suites, pqc.ParseSuite)
 		o.Rates, wrong[1] = list("rates", *rates, topology.ParseRate)
@@ -77,39 +70,16 @@ only where it is significant. All of it is computed from what was measured in th
 		if err := errors.Join(wrong[:]...); err != nil {
 			return err
 		}
-		switch {
-		case *repeats < 1 || *repeats > 1000:
-			return usageError{fmt.Errorf("--repeats %d: want 1 to 1000", *repeats)}
-		case *limit < 100*time.Millisecond || *limit > time.Hour:
+		if *limit < 100*time.Millisecond || *limit > time.Hour {
 			return usageError{fmt.Errorf("--limit %v: want 100ms to 1h", *limit)}
-		case labs.shaper.value == "none":
-			return usageError{errors.New("--shaper none: links without delay and loss are not what is to be measured")}
 		}
-		if err := checkReport(*dir); err != nil {
+		if err := all.check("links without delay and loss are not what is to be measured"); err != nil {
 			return err
 		}
-		if err := rootless.Enter(); err != nil {
-			return err
-		}
-		shown := newProgress(*asJSON)
-		began := time.Now()
-		shown.show(bar("first links", 0, -1))
-		o.Progress = func(done float64, what string) {
-			left := time.Duration(float64(time.Since(began)) * (1 - done) / done)
-			shown.show(bar(what, done, left))
-		}
-		out, err := overlinks.Measure(c.Context(), o)
-		shown.done()
-		if err != nil {
-			return err
-		}
-		if *dir != "" {
-			err = out.WriteDir(*dir)
-		}
-		if *asJSON {
-			return errors.Join(err, printJSON(c.OutOrStdout(), out))
-		}
-		return errors.Join(err, printOverLinks(c.OutOrStdout(), out, *dir))
+		return conduct(c, all, func(tell func(float64, string)) (overlinks.Result, error) {
+			o.Progress = tell
+			return overlinks.Measure(c.Context(), o)
+		}, printOverLinks)
 	}
 	return c
 }

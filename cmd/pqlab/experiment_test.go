@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The smallest grid is measured for real, told as JSON, and reported.
@@ -21,7 +22,7 @@ func TestExperimentOverLinks(t *testing.T) {
 		t.Fatalf("exit status %d: %s", r.code, r.err)
 	}
 	if missing := lacks(parse[any](t, r.out),
-		"experiment", "version", "command[]", "started", "seconds", "kernel", "machine.cpu_model", "dataplane", "shaper", "seed", "warnings", "identity", "repeats", "limit_ms", "queue",
+		"experiment", "version", "command[]", "started", "seconds", "kernel", "machine.cpu_model", "dataplane", "shaper", "seed", "schedule.directions", "schedule.late", "schedule.p99_ms", "schedule.where", "warnings", "identity", "repeats", "limit_ms", "queue",
 		"confidence", "cells[].devices.initiator", "cells[].link.bits_per_second", "cells[].link.delay_ms", "cells[].link.loss", "cells[].suite", "cells[].median_ms",
 		"cells[].q1_ms", "cells[].q3_ms", "cells[].times_ms[]", "cells[].never", "cells[].why", "cells[].handshake_bytes", "cells[].retransmitted_segments",
 		"comparisons[].faster", "comparisons[].shift_ms", "borders[].text", "advice[].verdict",
@@ -49,7 +50,7 @@ func TestExperimentNorthSouth(t *testing.T) {
 		t.Fatalf("exit status %d: %s", r.code, r.err)
 	}
 	if missing := lacks(parse[any](t, r.out),
-		"experiment", "dataplane", "shaper", "seed", "warnings", "paper_bits_per_second", "paper_text_bits_per_second", "radio", "duration_s", "nearest",
+		"experiment", "dataplane", "shaper", "seed", "schedule.directions", "schedule.missed", "schedule.max_ms", "warnings", "paper_bits_per_second", "paper_text_bits_per_second", "radio", "duration_s", "nearest",
 		"measured[].name", "measured[].parameter", "measured[].median_bits_per_second", "measured[].model_not_measured_bits_per_second", "measured[].runs[].seed",
 		"measured[].runs[].stations_bits_per_second[]", "measured[].runs[].late_p99_us", "measured[].runs[].idle", "sensitivities[].text",
 	); missing != nil {
@@ -112,11 +113,56 @@ func TestExperimentUsage(t *testing.T) {
 func TestExperimentUnsupported(t *testing.T) {
 	needLabs(t)
 	clean(t)
-	if r := pqlab(t, "experiment", "north-south", "--shaper", "netem", "--quick"); r.code != exitUnsupported || !strings.Contains(r.err, "airtime") || r.out != "" {
+	if r := pqlab(t, "experiment", "north-south", "--shaper", "netem", "--quick"); r.code != exitUnsupported || !strings.Contains(r.err, "airtime") || strings.Contains(r.err, "none") || r.out != "" {
 		t.Errorf("exit status %d, %s%s", r.code, r.out, r.err)
 	}
 	r := pqlab(t, "experiment", "exchange-over-links", "--shaper", "tbf", "--rates", "1Mbit/s", "--delays", "1ms", "--losses", "0", "--devices", "none", "--repeats", "1")
-	if r.code != exitUnsupported || !strings.Contains(r.err, "delay 1ms") || !strings.Contains(r.err, "--shaper") || r.out != "" {
+	if r.code != exitUnsupported || !strings.Contains(r.err, "delay 1ms") || !strings.Contains(r.err, "--shaper") || strings.Contains(r.err, "none") || r.out != "" {
 		t.Errorf("exit status %d, %s%s", r.code, r.out, r.err)
+	}
+}
+
+// A strict experiment fails if and only if a wire was too late, and prints its result all the same.
+func TestExperimentStrict(t *testing.T) {
+	needLabs(t)
+	clean(t)
+	for _, args := range []string{
+		"exchange-over-links --rates 10Mbit/s --delays 2ms --losses 0 --suites mldsa44+mlkem512 --devices none --repeats 2 --limit 30s --dataplane gateway",
+		"north-south --mcs= --ampdu= --distances= --stations= --mtus= --repeats 1 --duration 200ms --dataplane gateway",
+	} {
+		r := pqlab(t, append(append([]string{"experiment"}, strings.Fields(args)...), "--strict", "--json", "--shaper", "wire")...)
+		if r.code == exitUnsupported {
+			t.Skip(r.err)
+		}
+		got := parse[struct {
+			Schedule struct {
+				Directions, Late int
+				Missed           uint64
+				P99              float64 `json:"p99_ms"`
+				Max              float64 `json:"max_ms"`
+			} `json:"schedule"`
+			Warnings []string `json:"warnings"`
+		}](t, r.out)
+		s := got.Schedule
+		if s.Directions == 0 || s.P99 <= 0 || s.Max < s.P99 || s.Late > s.Directions {
+			t.Errorf("%s: %+v", args, s)
+		}
+		if want := map[bool]int{false: exitOK, true: exitFailed}[s.Late > 0]; r.code != want || s.Late > 0 && len(got.Warnings) == 0 {
+			t.Errorf("%s: exit status %d, %+v, %q: %s", args, r.code, s, got.Warnings, r.err)
+		}
+	}
+}
+
+// How long it takes is not known before something is done.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		passed time.Duration
+		done   float64
+		want   time.Duration
+	}{{0, 0, -1}, {time.Minute, 0, -1}, {time.Minute, 0.25, 3 * time.Minute}, {time.Minute, 1, 0}} {
+		if got := left(tt.passed, tt.done); got != tt.want {
+			t.Errorf("%v for %v: %v", tt.passed, tt.done, got)
+		}
 	}
 }

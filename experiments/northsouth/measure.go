@@ -23,10 +23,14 @@ const udpRate = 650 * topology.Mbit
 // Measure runs the experiment: for each seed each setting, one lab after the other.
 func Measure(ctx context.Context, o Options) (Result, error) {
 	out := Result{About: experiments.Begin(Name, o.Version, o.Command, o.Seed), Duration: o.Duration.Seconds()}
-	m := &measurement{Options: o, result: &out}
+	m := &measurement{Options: o, result: &out, schedule: out.Schedule}
 	all := o.settings()
 	for _, s := range all {
-		if _, err := s.plan(o.Seed); err != nil {
+		plan, err := s.plan(o.Seed)
+		if err == nil {
+			err = experiments.Shapeable(plan, o.Lab.Shaper)
+		}
+		if err != nil {
 			return out, err
 		}
 	}
@@ -59,13 +63,15 @@ func Measure(ctx context.Context, o Options) (Result, error) {
 		}
 	}
 	out.Seconds = time.Since(out.Started).Seconds()
+	out.Timing(m.schedule)
 	out.Evaluate()
 	return out, nil
 }
 
 type measurement struct {
 	Options
-	result *Result
+	result   *Result
+	schedule experiments.Schedule
 }
 
 func isAir(l topology.PlannedLink) bool { return l.WiFi != nil }
@@ -171,6 +177,7 @@ func (m *measurement) run(ctx context.Context, s Setting, seed uint64) (out Run,
 			}
 		}
 	}
+	m.schedule.Note(fmt.Sprintf("%v, seed %d", s, seed), l)
 	m.result.Shaper = l.ShapedBy()
 	state, err := l.Tunnel(plan.Tunnels[0].Name).State(ctx, plan.Tunnels[0].A.Node)
 	m.result.Dataplane = state.Dataplane

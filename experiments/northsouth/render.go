@@ -92,7 +92,7 @@ func (r Result) Document() report.Document {
 	return report.Document{
 		Title: "North-south", Subtitle: r.Where(), Version: r.Version, Warnings: r.Warnings,
 		Sections: []report.Section{
-			{Title: "Paper and pqlab", Table: &beside, Chart: &chart, Notes: r.Method()},
+			{Title: "Paper and pqlab", Table: &beside, Chart: &chart, Notes: append(r.Method(), r.Schedule.String())},
 			{Title: "What it depends on", Table: &depends},
 			{Title: "All settings", Table: &settings},
 		},

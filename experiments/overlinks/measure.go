@@ -17,7 +17,6 @@ import (
 	"pqlab/experiments/samples"
 	"pqlab/internal/netns"
 	"pqlab/lab"
-	"pqlab/links"
 	"pqlab/links/medium"
 	"pqlab/nodes"
 	"pqlab/pqc"
@@ -43,7 +42,7 @@ func Measure(ctx context.Context, o Options) (Result, error) {
 	if o.Pinned {
 		out.Identity = "pinned"
 	}
-	m := &measurement{Options: o, queue: queue()}
+	m := &measurement{Options: o, queue: queue(), schedule: out.Schedule}
 	if err := m.check(); err != nil {
 		return out, err
 	}
@@ -67,6 +66,7 @@ func Measure(ctx context.Context, o Options) (Result, error) {
 	}
 	out.Dataplane, out.Shaper = m.dataplane, m.shaper
 	out.Warnings = append(out.Warnings, m.caveats()...)
+	out.Timing(m.schedule)
 	out.Seconds = time.Since(out.Started).Seconds()
 	out.Evaluate()
 	return out, nil
@@ -81,9 +81,8 @@ type measurement struct {
 	done              int // points
 	dataplane, shaper string
 	warnings          []string
-	late              int           // links whose schedule was not kept
-	latest            time.Duration // by how much
-	dropped           uint64        // packets for which there was no room
+	schedule          experiments.Schedule
+	dropped           uint64 // packets for which there was no room
 }
 
 // check refuses what no lab can be, before any is made. A shaper that has no queues of a given size is taken with its own.
@@ -94,7 +93,7 @@ func (m *measurement) check() error {
 			if err != nil {
 				return err
 			}
-			if _, err := links.Choose(plan.Links, m.Lab.Shaper); err != nil {
+			if err := experiments.Shapeable(plan, m.Lab.Shaper); err != nil {
 				return err
 			}
 		}
@@ -245,19 +244,12 @@ func (m *measurement) point(ctx context.Context, d Devices, l Link, number int) 
 	if err != nil {
 		return nil, err
 	}
-	m.note(made, l, state.Dataplane)
+	m.note(made, fmt.Sprintf("%v, %v", d, l), state.Dataplane)
 	return cells, nil
 }
 
-// tooLate is how late a wire's packets may be, as a part of the link's delay, before a result says so; and the least that
-// counts.
-const (
-	tooLate      = 0.1
-	leastTooLate = time.Millisecond
-)
-
 // note remembers what made the point what it was.
-func (m *measurement) note(made *lab.Lab, l Link, dataplane string) {
+func (m *measurement) note(made *lab.Lab, what, dataplane string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dataplane, m.shaper = dataplane, made.ShapedBy()
@@ -266,26 +258,15 @@ func (m *measurement) note(made *lab.Lab, l Link, dataplane string) {
 			m.warnings = append(m.warnings, w)
 		}
 	}
-	late := false
 	for _, w := range made.Link("link").State().Wire {
 		m.dropped += w.Fates[medium.LostQueue] + w.Missed
-		if p99 := w.Lateness.P99; p99 > max(leastTooLate, time.Duration(tooLate*float64(l.delay()))) {
-			late = true
-			m.latest = max(m.latest, p99)
-		}
 	}
-	if late {
-		m.late++
-	}
+	m.schedule.Note(what, made)
 }
 
 // caveats says what the figures must not be taken for.
 func (m *measurement) caveats() []string {
 	all := slices.Clone(m.warnings)
-	if m.late > 0 {
-		all = append(all, fmt.Sprintf("the machine was too busy to keep the schedule of %d of %d links: one packet in a hundred came up to %v too late",
-			m.late, m.done, m.latest.Round(10*time.Microsecond)))
-	}
 	if m.dropped > 0 {
 		all = append(all, fmt.Sprintf("%d packets were dropped by a full queue: not only what a link's loss says was lost", m.dropped))
 	}

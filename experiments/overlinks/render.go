@@ -270,7 +270,7 @@ func (r Result) Document() report.Document {
 	d := report.Document{Title: "Exchange over links", Subtitle: r.Where(), Version: r.Version, Warnings: r.Warnings}
 	if len(r.Advice) > 0 {
 		verdicts := r.Verdicts()
-		d.Sections = append(d.Sections, report.Section{Title: "Does the paper's advice hold?", Table: &verdicts, Notes: r.Method()})
+		d.Sections = append(d.Sections, report.Section{Title: "Does the paper's advice hold?", Table: &verdicts, Notes: append(r.Method(), r.Schedule.String())})
 	}
 	for _, p := range r.Pairs() {
 		limits, where, picture := r.Limits(p), r.Map(p), r.Picture(p)
