@@ -91,28 +91,28 @@ func bitError(m modulation, snr float64) float64 {
 		points := float64(int(1) << m.bits)
 		p = 2 / float64(m.bits) * (1 - 1/math.Sqrt(points)) * math.Erfc(math.Sqrt(1.5*linear/(points-1)))
 	}
-	var weights []float64
-	distance, step := 0, 1
-	switch m.num {
-	case 1:
-		distance, step = 10, 2
-		weights = []float64{36, 211, 1404, 11633, 77433, 502690, 3322763, 21292910, 134365911}
-	case 2:
-		distance = 6
-		weights = []float64{3, 70, 285, 1276, 6160, 27128, 117019, 498860, 2103891, 8784123}
-	case 3:
-		distance = 5
-		weights = []float64{42, 201, 1492, 10469, 62935, 379644, 2253373, 13073811, 75152755, 428005675}
-	case 5:
-		distance = 4
-		weights = []float64{92, 528, 8694, 79453, 792114, 7375573, 67884974, 610875423, 5427275376, 47664215639}
-	}
+	distance, step, weights := spectrum(m.num)
 	d := math.Sqrt(4 * p * (1 - p))
 	sum := 0.0
 	for i, w := range weights {
 		sum += w * math.Pow(d, float64(distance+i*step))
 	}
 	return min(sum/float64(2*m.num), 0.5)
+}
+
+// spectrum is that of the code punctured to num/(num+1): how many bits are wrong in all paths at a distance, which begin at one
+// of num bits in a row, by distance in steps from the least.
+func spectrum(num int) (distance, step int, weights []float64) {
+	switch num {
+	case 1:
+		return 10, 2, []float64{36, 211, 1404, 11633, 77433, 502690, 3322763, 21292910, 134365911}
+	case 2:
+		return 6, 1, []float64{3, 70, 285, 1276, 6160, 27128, 117019, 498860, 2103891, 8784123}
+	case 3:
+		return 5, 1, []float64{42, 201, 1492, 10469, 62935, 379644, 2253373, 13073811, 75152755, 428005675}
+	default: // 5
+		return 4, 1, []float64{92, 528, 8694, 79453, 792114, 7375573, 67884974, 610875423, 5427275376, 47664215639}
+	}
 }
 
 // logSuccess is the logarithm of the probability that a bit is received; an MPDU of n bits is with exp(n·logSuccess).

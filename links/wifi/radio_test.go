@@ -2,6 +2,8 @@ package wifi
 
 import (
 	"math"
+	"math/bits"
+	"slices"
 	"testing"
 )
 
@@ -81,6 +83,72 @@ func TestErrorsAreMonotonic(t *testing.T) {
 		}
 		if mcs > 0 && least(m, 1500) <= least(modulationOf(mcs-1), 1500) {
 			t.Errorf("MCS %d needs no more than the one below", mcs)
+		}
+	}
+}
+
+// The spectra of the code that are published are those that its trellis has: K = 7, generators 133 and 171 (17.3.5.6),
+// punctured as 17.3.5.6 and 19.3.11.6 have it.
+func TestCodeSpectra(t *testing.T) {
+	t.Parallel()
+	const a, b = 0o133, 0o171
+	for num, sent := range map[int][]struct{ a, b bool }{ // which of both is sent of each bit
+		1: {{true, true}},
+		2: {{true, true}, {true, false}},
+		3: {{true, true}, {true, false}, {false, true}},
+		5: {{true, true}, {true, false}, {false, true}, {true, false}, {false, true}},
+	} {
+		distance, step, want := spectrum(num)
+		most := distance + step*len(want)
+		got := make([]uint64, most) // wrong bits, by distance
+		// Wrong paths by state and distance: how many, with how many wrong bits in all. They begin within the first num bits, and
+		// end where they are back at the end of num bits: such is the code without puncturing that has the same output.
+		type paths struct{ count, wrong uint64 }
+		var now [64][]paths
+		now[0] = make([]paths, most)
+		now[0][0].count = 1
+		for phase, left := 0, true; left; {
+			var next [64][]paths
+			for s := range next {
+				next[s] = make([]paths, most)
+			}
+			for state := range now {
+				for d, p := range now[state] {
+					for bit := 0; bit < 2 && p.count > 0; bit++ {
+						register, d := bit<<6|state, d
+						if sent[phase].a {
+							d += bits.OnesCount(uint(register&a)) & 1
+						}
+						if sent[phase].b {
+							d += bits.OnesCount(uint(register&b)) & 1
+						}
+						if d < most {
+							to := &next[register>>1][d]
+							to.count += p.count
+							to.wrong += p.wrong + uint64(bit)*p.count
+						}
+					}
+				}
+			}
+			if phase = (phase + 1) % num; phase == 0 {
+				for d, p := range next[0] {
+					got[d] += p.wrong
+				}
+				next[0] = nil
+			}
+			now, left = next, false
+			for _, at := range now {
+				left = left || slices.ContainsFunc(at, func(p paths) bool { return p.count > 0 })
+			}
+		}
+		for d, n := range got {
+			weight := 0.0
+			if i := d - distance; i >= 0 && i%step == 0 {
+				weight = want[i/step]
+			}
+			if float64(n) != weight {
+				t.Errorf("rate %d/%d: %d bits are wrong at distance %d, not %.0f", num, num+1, n, d, weight)
+			}
 		}
 	}
 }
