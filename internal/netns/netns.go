@@ -60,7 +60,7 @@ func New(n int) ([]*Namespace, error) {
 	for w := range workers {
 		g.Go(func() error {
 			// One thread makes many: what it leaves by unshare is kept by the descriptor that it has just opened.
-			return onThread(func() error {
+			return OnThread(func() error {
 				var loud []Sysctl
 				for i := w; i < n; i += workers {
 					if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -122,7 +122,7 @@ func prepare(params []Sysctl) (*Namespace, error) {
 // Current opens the namespace that the calling process is in. Any user may.
 func Current() (*Namespace, error) {
 	var ns *Namespace
-	err := onThread(func() (err error) {
+	err := OnThread(func() (err error) {
 		if ns, err = open(); err == nil {
 			ns.own = true
 		}
@@ -152,7 +152,7 @@ func (ns *Namespace) Do(f func() error) error {
 	if file == nil {
 		return fmt.Errorf("enter network namespace: %w", ErrClosed)
 	}
-	return onThread(func() error {
+	return OnThread(func() error {
 		if ns.own {
 			return f()
 		}
@@ -171,8 +171,8 @@ func (ns *Namespace) Do(f func() error) error {
 	})
 }
 
-// onThread runs f on a thread of its own, which ends with f.
-func onThread(f func() error) error {
+// OnThread runs f on a thread of its own, which ends with f: it is never the process's main thread.
+func OnThread(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -180,8 +180,8 @@ func onThread(f func() error) error {
 			finish(result, f)
 			return
 		}
-		// Go cannot end the process's main thread: it would park it inside the namespace and so keep the namespace for
-		// good. Occupy it until another thread has taken f.
+		// Go cannot end the process's main thread: it would park it as f leaves it, inside the namespace, and so keep the
+		// namespace for good. Occupy it until another thread has taken f.
 		taken := make(chan struct{})
 		go func() {
 			runtime.LockOSThread()
@@ -215,7 +215,7 @@ func (ns *Namespace) Netlink() (*netlink.Handle, error) {
 		return ns.handle, nil
 	}
 	file := ns.file
-	err := onThread(func() error {
+	err := OnThread(func() error {
 		if !ns.own {
 			if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("enter network namespace %d: %w", ns.inode, err)

@@ -6,7 +6,6 @@ package wire
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -58,7 +57,7 @@ func New(m medium.Medium) (*Wire, error) {
 	w := &Wire{medium: m, start: time.Now(), wake: wake, ended: make(chan struct{})}
 	w.cutter.buffers = &w.buffers
 	w.poll = []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}}
-	go w.run()
+	go netns.OnThread(w.run)
 	return w, nil
 }
 
@@ -170,9 +169,8 @@ func (w *Wire) close(abandon bool) error {
 	return nil
 }
 
-// run is the thread.
-func (w *Wire) run() {
-	runtime.LockOSThread() // for good: the thread's timer slack is no other goroutine's
+// run is the thread, which ends with it: its timer slack and priority are no other goroutine's.
+func (w *Wire) run() error {
 	// Timers of a thread may be 50 µs late by default, so that the kernel wakes up less often. An error costs precision.
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	// Who may (an ordinary user may not) has packets go before what sends them.
@@ -180,7 +178,7 @@ func (w *Wire) run() {
 	defer w.end()
 	for {
 		if w.poll[0].Revents != 0 && !w.perform() {
-			return
+			return nil
 		}
 		w.ready, w.worked = false, false
 		for i, p := range w.ports {

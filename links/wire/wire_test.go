@@ -438,6 +438,32 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 }
 
+// No wire takes the process's main thread, which Go never ends: with its priority whatever ran there later would go first.
+func TestNotOnTheMainThread(t *testing.T) {
+	main := unix.Getpid()
+	before, err := unix.Getpriority(unix.PRIO_PROCESS, main)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 { // each keeps its thread, so that Go takes the main one too
+		w, err := New(link(topology.Shape{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if err := w.Do(func(time.Duration) {
+			if unix.Gettid() == main {
+				t.Error("it runs on the main thread")
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, err := unix.Getpriority(unix.PRIO_PROCESS, main); err != nil || after != before {
+		t.Errorf("the main thread has priority %d, had %d, %v", after, before, err)
+	}
+}
+
 // A wire that was late says so.
 func TestLateness(t *testing.T) {
 	w, nss := lay(t, link(topology.Shape{Delay: 200 * time.Millisecond}), 2)
