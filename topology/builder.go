@@ -25,12 +25,12 @@ import (
 type Builder struct {
 	t    Topology
 	errs problems
-	at   map[string]position
+	at   map[string]Position
 }
 
 // New begins a lab.
 func New(name string) *Builder {
-	b := &Builder{t: Topology{Name: name}, at: map[string]position{}}
+	b := &Builder{t: Topology{Name: name}, at: map[string]Position{}}
 	b.mark("name")
 	return b
 }
@@ -38,7 +38,7 @@ func New(name string) *Builder {
 // mark remembers the call of the exported method that called it as the place of element.
 func (b *Builder) mark(element string) {
 	if _, file, line, ok := runtime.Caller(2); ok {
-		b.at[element] = position{filepath.Base(file), line, 0}
+		b.at[element] = Position{filepath.Base(file), line, 0}
 	}
 }
 
@@ -204,7 +204,9 @@ func (b *Builder) finish() (*Topology, *Plan, error) {
 		}
 	}
 	found := slices.Clone(b.errs.found)
-	plan, err := t.Plan()
+	placed := t
+	placed.rates = ratesAt(len(b.t.Links), b.at)
+	plan, err := placed.Plan()
 	if err != nil {
 		found = append(found, asErrors(err)...)
 	}

@@ -23,7 +23,7 @@ func ParseChange(args []string) (Change, error) {
 	var c Change
 	fields := shapeFields(func(s *Shape) *Shape { return s })
 	names := fieldNames(fields)
-	d := &decoder{at: map[string]position{}}
+	d := &decoder{at: map[string]Position{}}
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")
 		i := slices.Index(names, name)

@@ -35,13 +35,10 @@ type Error struct {
 }
 
 func (e Error) Error() string {
-	switch {
-	case e.Line == 0:
-		return e.Message
-	case e.Column == 0:
-		return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Message)
+	if at := (Position{e.File, e.Line, e.Column}).String(); at != "" {
+		return at + ": " + e.Message
 	}
-	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
+	return e.Message
 }
 
 // Errors are all mistakes found in a topology, by position where they have one.
@@ -82,27 +79,58 @@ func (p *problems) add(kind ErrorKind, element, format string, args ...any) {
 	p.found = append(p.found, Error{Kind: kind, Element: element, Message: fmt.Sprintf(format, args...)})
 }
 
-// position is where an element was written.
-type position struct {
-	file         string
-	line, column int
+// Position is where an element was written, as an Error has it. The zero value is nowhere.
+type Position struct {
+	File         string
+	Line, Column int
+}
+
+// String is "lab.yaml:3:12", "" of the zero value.
+func (p Position) String() string {
+	switch {
+	case p.Line == 0:
+		return ""
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// positionOf is that of an element, or of the nearest element around it.
+func positionOf(element string, at map[string]Position, fallback Position) Position {
+	for ; element != ""; element = parent(element) {
+		if p, ok := at[element]; ok {
+			return p
+		}
+	}
+	return fallback
+}
+
+// ratesAt is where the rates of so many links are.
+func ratesAt(links int, at map[string]Position) []Position {
+	rates := make([]Position, links)
+	for i := range rates {
+		link := fmt.Sprintf("links[%d]", i)
+		rates[i] = positionOf(link, at, Position{})
+		for _, key := range []string{".rate", ".rate_trace", ".gen"} {
+			if p, ok := at[link+key]; ok {
+				rates[i] = p
+				break
+			}
+		}
+	}
+	return rates
 }
 
 // locate gives every mistake without a position that of its element, or of the nearest element around it, and sorts
 // them. Mistakes that it cannot place go to the fallback position.
-func (e Errors) locate(at map[string]position, fallback position) Errors {
+func (e Errors) locate(at map[string]Position, fallback Position) Errors {
 	for i := range e {
 		if e[i].Line != 0 {
 			continue
 		}
-		pos := fallback
-		for element := e[i].Element; element != ""; element = parent(element) {
-			if p, ok := at[element]; ok {
-				pos = p
-				break
-			}
-		}
-		e[i].File, e[i].Line, e[i].Column = pos.file, pos.line, pos.column
+		pos := positionOf(e[i].Element, at, fallback)
+		e[i].File, e[i].Line, e[i].Column = pos.File, pos.Line, pos.Column
 	}
 	slices.SortStableFunc(e, func(a, b Error) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

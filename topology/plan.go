@@ -45,6 +45,7 @@ type Route struct {
 // PlannedLink is a link with its name, interfaces, MTU, delay (Length included) and seed filled in.
 type PlannedLink struct {
 	Link
+	At   Position     `json:"-"` // of its rate, or of the link where it has none; zero if nobody knows
 	Cell *PlannedCell // of a Wi-Fi link with a Station: the same of all links at the access point; else nil
 }
 

@@ -75,7 +75,7 @@ func random(r *rand.Rand) *topology.Topology {
 			l.LossTrace = [][]int{{3, 1}, {0, 2, 1}, {1 << 30, 7, 5, 1}}[r.IntN(3)]
 		}
 		if l.Rate == 0 && r.IntN(2) == 0 {
-			l.RateTrace = []topology.RateStep{{Length: time.Duration(1e6 + r.IntN(1e12)), Rate: 1 + topology.Rate(r.Uint64())>>1}, {Length: time.Millisecond}}
+			l.RateTrace = []topology.RateStep{{Length: time.Duration(1e6 + r.IntN(1e12)), Rate: 1 + topology.Rate(r.Uint64N(uint64(topology.MaxRate)))}, {Length: time.Millisecond}}
 		}
 		if (l.Rate > 0 || l.RateTrace != nil) && r.IntN(2) == 0 {
 			l.Queue = []topology.Queue{{Kind: "codel"}, {Kind: "drop-tail", Bytes: 12345}, {Time: 7 * time.Millisecond},

@@ -24,6 +24,8 @@ type Topology struct {
 	// Dir is where the files that it names are; empty means the working directory. Load sets it to the directory of the
 	// topology's own file.
 	Dir string
+
+	rates []Position // where those of Links were written, if Load or a Builder knows
 }
 
 // NodeKind says what a node is, and so what it does with packets that are not for itself.

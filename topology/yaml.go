@@ -37,28 +37,31 @@ func Load(path string) (*Topology, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := parse(path, data, filepath.Dir(path))
+	t, at, err := parse(path, data, filepath.Dir(path))
 	if err == nil {
-		t.Dir = filepath.Dir(path)
+		t.Dir, t.rates = filepath.Dir(path), ratesAt(len(t.Links), at)
 	}
 	return t, err
 }
 
 // Parse reads a topology from YAML; name stands for the file in its errors, which are Errors and hold every mistake
 // found. Files that it names are relative to the working directory. A topology that it returns can be planned.
-func Parse(name string, data []byte) (*Topology, error) { return parse(name, data, "") }
+func Parse(name string, data []byte) (*Topology, error) {
+	t, _, err := parse(name, data, "")
+	return t, err
+}
 
-func parse(name string, data []byte, dir string) (*Topology, error) {
-	d := &decoder{at: map[string]position{}, file: name, files: files{dir: dir, may: true, left: maxTraces}}
+func parse(name string, data []byte, dir string) (*Topology, map[string]Position, error) {
+	d := &decoder{at: map[string]Position{}, file: name, files: files{dir: dir, may: true, left: maxTraces}}
 	t := d.topology(data)
 	if !slices.ContainsFunc(d.found, essential) {
 		_, err := t.Plan()
 		d.found = append(d.found, d.unsaid(asErrors(err))...)
 	}
 	if len(d.found) > 0 {
-		return nil, d.found.locate(d.at, position{name, 1, 1})
+		return nil, nil, d.found.locate(d.at, Position{name, 1, 1})
 	}
-	return &t, nil
+	return &t, d.at, nil
 }
 
 // essential says whether a mistake makes the rest of the topology look wrong: node names that could not be read would
@@ -97,7 +100,7 @@ func (d *decoder) unsaid(errs Errors) Errors {
 // decoder reads forms from a YAML tree and remembers where each element is.
 type decoder struct {
 	problems
-	at    map[string]position
+	at    map[string]Position
 	file  string
 	files files
 }
@@ -112,9 +115,9 @@ func (d *decoder) topology(data []byte) (t Topology) {
 // parse returns the root of the only document.
 func (d *decoder) parse(data []byte) (ast.Node, bool) {
 	fail := func(t *token.Token, format string, args ...any) (ast.Node, bool) {
-		d.at["file"] = position{d.file, 1, 1}
+		d.at["file"] = Position{d.file, 1, 1}
 		if t != nil {
-			d.at["file"] = position{d.file, max(1, t.Position.Line), max(1, t.Position.Column)}
+			d.at["file"] = Position{d.file, max(1, t.Position.Line), max(1, t.Position.Column)}
 		}
 		d.add(BadSyntax, "file", format, args...)
 		return nil, false
@@ -216,7 +219,7 @@ func closeDeeper(keys map[int]int, column int) {
 // place remembers where an element is.
 func (d *decoder) place(element string, t *token.Token) {
 	if t != nil {
-		d.at[element] = position{d.file, t.Position.Line, t.Position.Column}
+		d.at[element] = Position{d.file, t.Position.Line, t.Position.Column}
 	}
 }
 

@@ -67,7 +67,7 @@ func TestUnits(t *testing.T) {
 		{"rate: 2.5Gbit/s", topology.Link{Shape: topology.Shape{Rate: 2_500_000_000}}},
 		{"rate: 1 kbit/s", topology.Link{Shape: topology.Shape{Rate: 1000}}},
 		{"rate: 0.000001Mbit/s", topology.Link{Shape: topology.Shape{Rate: 1}}},
-		{"rate: 18446744073709551615bit/s", topology.Link{Shape: topology.Shape{Rate: math.MaxUint64}}},
+		{"rate: 1600000000000bit/s", topology.Link{Shape: topology.Shape{Rate: 1600 * topology.Gbit}}},
 		{"loss: 1%", topology.Link{Shape: topology.Shape{Loss: 0.01}}},
 		{"loss: 0.01", topology.Link{Shape: topology.Shape{Loss: 0.01}}},
 		{"loss: 0.1%", topology.Link{Shape: topology.Shape{Loss: 0.001}}},
