@@ -21,6 +21,8 @@ type Links struct {
 	Missing  map[string]string `json:"missing,omitempty"` // shapers that this machine lacks, and why
 	Activity crypto.Activity   `json:"activity"`          // while links were measured idle
 	Errors   []LinkError       `json:"errors"`
+	Jitters  []JitterError     `json:"jitter_errors"`
+	Losses   []LossError       `json:"losses"`
 	Load     *Load             `json:"load,omitempty"` // beside which links were measured loaded
 	// LoadMissing is why nothing was measured beside a load; empty if it was.
 	LoadMissing string     `json:"load_missing,omitempty"`
@@ -42,23 +44,37 @@ type LinkError struct {
 
 // Grid is what links are asked for.
 type Grid struct {
-	Rates  []topology.Rate // 0: none
-	Delays []time.Duration
+	Rates   []topology.Rate // 0: none
+	Delays  []time.Duration
+	Jitters []topology.Shape // delays that vary
+	Losses  []float64        // shares of packets
 }
 
-// LinkGrid goes from 1 Mbit/s to 2 Gbit/s and from no delay to 200 ms; quick leaves out what lies between.
+// LinkGrid goes from 1 Mbit/s to 2 Gbit/s, from no delay to 200 ms, and from a loss of 0.1 % to 10 %; quick leaves out what lies
+// between, and more.
 func LinkGrid(quick bool) Grid {
+	const msec = time.Millisecond
+	jitter := func(delay, jitter time.Duration, distribution string) topology.Shape {
+		return topology.Shape{Delay: delay, Jitter: jitter, Distribution: distribution}
+	}
 	if quick {
-		return Grid{[]topology.Rate{topology.Mbit, topology.Gbit}, []time.Duration{0, 5 * time.Millisecond}}
+		return Grid{
+			Rates: []topology.Rate{topology.Mbit, topology.Gbit}, Delays: []time.Duration{0, 5 * msec},
+			Jitters: []topology.Shape{jitter(5*msec, msec, "normal")}, Losses: []float64{0.01},
+		}
 	}
 	return Grid{
-		[]topology.Rate{0, topology.Mbit, 10 * topology.Mbit, 100 * topology.Mbit, topology.Gbit, 2 * topology.Gbit},
-		[]time.Duration{0, 5 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond},
+		Rates:  []topology.Rate{0, topology.Mbit, 10 * topology.Mbit, 100 * topology.Mbit, topology.Gbit, 2 * topology.Gbit},
+		Delays: []time.Duration{0, 5 * msec, 50 * msec, 200 * msec},
+		Jitters: []topology.Shape{
+			jitter(5*msec, msec, "uniform"), jitter(5*msec, msec, "normal"), jitter(50*msec, 2*msec, "uniform"), jitter(50*msec, 2*msec, "normal"),
+		},
+		Losses: []float64{0.001, 0.01, 0.1},
 	}
 }
 
 // MeasureLinks measures a link of each shape of the grid, with each shaper that this machine has and that can give it, idle
-// and loaded; then, runs times, what a wire is meant to reach, in flows of d each.
+// and loaded; then, runs times, what a wire is meant to reach, in flows of d each. Losses are those of so many packets of each direction.
 func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, packets int, progress func(string)) (Links, error) {
 	out := Links{Caveat: caveat(), Missing: map[string]string{}}
 	for _, shaper := range []string{"wire", "netem", "tbf"} {
@@ -74,7 +90,7 @@ func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, pac
 		}
 	}
 	stop := crypto.Watch()
-	if err := out.measure(ctx, grid, false, progress); err != nil {
+	if err := out.measure(ctx, grid, false, packets, progress); err != nil {
 		return out, err
 	}
 	out.Activity = stop()
@@ -82,14 +98,14 @@ func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, pac
 	if err != nil {
 		out.LoadMissing = err.Error()
 	} else {
-		err := out.measure(ctx, grid, true, progress)
+		err := out.measure(ctx, grid, true, packets, progress)
 		did, ended := load.stop()
 		if err = cmp.Or(err, ended); err != nil {
 			return out, err
 		}
 		out.Load = &did
 	}
-	if _, missing := out.Missing["wire"]; !missing {
+	if _, lacks := out.Missing["wire"]; !lacks && runs > 0 {
 		w, err := measureWire(ctx, runs, d, packets, progress)
 		if err != nil {
 			return out, err
@@ -99,8 +115,23 @@ func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, pac
 	return out, nil
 }
 
-// measure adds a link of each shape, shapers taking turns.
-func (l *Links) measure(ctx context.Context, grid Grid, loaded bool, progress func(string)) error {
+// measure adds links of each kind.
+func (l *Links) measure(ctx context.Context, grid Grid, loaded bool, packets int, progress func(string)) error {
+	if err := l.measureGrid(ctx, grid, loaded, progress); err != nil {
+		return err
+	}
+	return l.measureChance(ctx, grid, loaded, packets, progress)
+}
+
+func how(loaded bool) string {
+	if loaded {
+		return "loaded"
+	}
+	return "idle"
+}
+
+// measureGrid adds a link of each rate and delay, shapers taking turns.
+func (l *Links) measureGrid(ctx context.Context, grid Grid, loaded bool, progress func(string)) error {
 	for _, rate := range grid.Rates {
 		for _, delay := range grid.Delays {
 			for _, shaper := range l.Shapers {
@@ -108,11 +139,7 @@ func (l *Links) measure(ctx context.Context, grid Grid, loaded bool, progress fu
 					continue
 				}
 				shape := topology.Shape{Rate: rate, Delay: delay}
-				how := "idle"
-				if loaded {
-					how = "loaded"
-				}
-				progress(fmt.Sprintf("%s, %s: %v", shaper, how, shape))
+				progress(fmt.Sprintf("%s, %s: %v", shaper, how(loaded), shape))
 				m, err := measureLink(ctx, shaper, shape, lab.Effort{})
 				if err != nil {
 					return err
@@ -142,7 +169,7 @@ func measureLink(ctx context.Context, shaper string, shape topology.Shape, effor
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
-	return l.Measure(ctx, p.Links[0], topology.Tolerance{Rate: 0.01, Confidence: 0.99}, effort)
+	return l.Measure(ctx, p.Links[0], topology.Tolerance{Rate: 0.01, Confidence: 1 - miss}, effort)
 }
 
 // linkError is the worse of both directions.

@@ -120,7 +120,7 @@ func TestMeasureLinks(t *testing.T) {
 	}
 	made[0].Close()
 	var besides []int // what was there to load the machine, as each thing was about to be measured
-	out, err := MeasureLinks(t.Context(), Grid{[]topology.Rate{5 * topology.Mbit}, []time.Duration{0, 5 * time.Millisecond}}, 1, 200*time.Millisecond, 1000, func(string) {
+	out, err := MeasureLinks(t.Context(), Grid{Rates: []topology.Rate{5 * topology.Mbit}, Delays: []time.Duration{0, 5 * time.Millisecond}}, 1, 200*time.Millisecond, 1000, func(string) {
 		besides = append(besides, len(spinners(t)))
 	})
 	if err != nil {
