@@ -84,57 +84,30 @@ func ours(path string) bool {
 	return json.Unmarshal(b, &head) == nil && head.Experiment != ""
 }
 
-// WriteDir writes result as JSON, the page and the pictures into dir, which it makes if need be. All of it was made before the
+// WriteDir writes result as JSON, the page and the pictures into dir, as report.WriteFiles does. All of it was made before the
 // first file is written.
 func WriteDir(dir string, result any, page report.Document, pictures ...Picture) error {
 	if err := CheckDir(dir); err != nil {
 		return err
 	}
-	type file struct {
-		name string
-		text bytes.Buffer
-	}
-	files := []*file{{name: JSONFile}, {name: HTMLFile}}
-	if err := WriteJSON(&files[0].text, result); err != nil {
+	var text bytes.Buffer
+	if err := WriteJSON(&text, result); err != nil {
 		return err
 	}
-	if err := page.WriteHTML(&files[1].text); err != nil {
+	files := []report.File{{Name: JSONFile, Text: bytes.Clone(text.Bytes())}}
+	text.Reset()
+	if err := page.WriteHTML(&text); err != nil {
 		return err
 	}
+	files = append(files, report.File{Name: HTMLFile, Text: bytes.Clone(text.Bytes())})
 	for _, p := range pictures {
-		f := &file{name: p.File}
-		if err := p.Drawing.WriteSVG(&f.text); err != nil {
+		text.Reset()
+		if err := p.Drawing.WriteSVG(&text); err != nil {
 			return err
 		}
-		files = append(files, f)
+		files = append(files, report.File{Name: p.File, Text: bytes.Clone(text.Bytes())})
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	for _, f := range files {
-		if err := replace(filepath.Join(dir, f.name), f.text.Bytes()); err != nil {
-			return fmt.Errorf("report: %w", err)
-		}
-	}
-	return nil
-}
-
-// replace writes a file in one step.
-func replace(path string, text []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return report.WriteFiles(dir, files...)
 }
 
 // WriteJSON writes a result, indented.

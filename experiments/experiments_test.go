@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"pqlab/report"
@@ -60,6 +61,20 @@ func TestWriteDir(t *testing.T) {
 	}
 	if err := write(foreign); !errors.Is(err, report.ErrForeign) {
 		t.Errorf("wrote where something else is: %v", err)
+	}
+	// What cannot be written leaves no directory either, not even above it, and the files of an earlier report as they were.
+	long := Picture{strings.Repeat("p", 300) + ".svg", plan}
+	if err := WriteDir(filepath.Join(parent, "above", "full"), r, report.Document{}, long); err == nil {
+		t.Error("a file with a name of 300 bytes was written")
+	}
+	if _, err := os.Stat(filepath.Join(parent, "above")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+	if err := WriteDir(dir, result{}, report.Document{}, long); err == nil {
+		t.Error("a file with a name of 300 bytes was written")
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 4 || !ours(filepath.Join(dir, JSONFile)) {
+		t.Errorf("%v, %v", entries, err)
 	}
 	// What cannot be told as JSON leaves no directory.
 	r.Value = math.NaN()

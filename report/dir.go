@@ -23,49 +23,67 @@ const (
 // ErrForeign says that a directory holds something other than a report or captures.
 var ErrForeign = errors.New("holds something that pqlab did not write")
 
-// WriteDir writes result.json, junit.xml and index.html into dir, which it makes if need be. Each file is replaced in one
-// step and only after all three could be written. A directory that is not empty is written to only if it holds an
-// earlier report (a result.json of ours); otherwise the error is ErrForeign and nothing is changed.
-func (r Result) WriteDir(dir string) (err error) {
+// WriteDir writes result.json, junit.xml and index.html into dir, which it makes if need be. A directory that is not empty is
+// written to only if it holds an earlier report (a result.json of ours); otherwise the error is ErrForeign and nothing is
+// changed.
+func (r Result) WriteDir(dir string) error {
 	if err := CheckDir(dir); err != nil {
 		return err
 	}
-	created := false
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		created = true
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("report: %w", err)
-	}
-	files := []struct {
-		name  string
-		write func(io.Writer) error
-		temp  string
-	}{{JUnitFile, r.WriteJUnit, ""}, {HTMLFile, r.WriteHTML, ""}, {JSONFile, r.WriteJSON, ""}}
-	defer func() {
-		for _, f := range files {
-			if f.temp != "" {
-				os.Remove(f.temp)
-			}
-		}
-		if err != nil && created {
-			os.Remove(dir) // stays if something is in it
-		}
-	}()
-	for i, f := range files {
+	files := []File{{Name: JUnitFile}, {Name: HTMLFile}, {Name: JSONFile}}
+	for i, write := range []func(io.Writer) error{r.WriteJUnit, r.WriteHTML, r.WriteJSON} {
 		var b bytes.Buffer
-		if err := f.write(&b); err != nil {
+		if err := write(&b); err != nil {
 			return err
 		}
-		if files[i].temp, err = writeTemp(dir, f.name, b.Bytes()); err != nil {
-			return fmt.Errorf("report: %w", err)
+		files[i].Text = b.Bytes()
+	}
+	return WriteFiles(dir, files...)
+}
+
+// File is one of a report's.
+type File struct {
+	Name string // in its directory
+	Text []byte
+}
+
+// WriteFiles writes files into dir, which it makes if need be. Each is replaced in one step and only after all could be
+// written. On an error no directory is left that was not there.
+func WriteFiles(dir string, files ...File) (err error) {
+	var made []string // by MkdirAll, the innermost first
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		if _, err := os.Lstat(at); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, at)
+	}
+	temps := make([]string, len(files))
+	defer func() {
+		for _, t := range temps {
+			if t != "" {
+				os.Remove(t)
+			}
+		}
+		if err != nil {
+			err = fmt.Errorf("report: %w", err)
+			for _, d := range made {
+				os.Remove(d) // stays if something is in it
+			}
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for i, f := range files {
+		if temps[i], err = writeTemp(dir, f.Name, f.Text); err != nil {
+			return err
 		}
 	}
 	for i, f := range files {
-		if err := os.Rename(f.temp, filepath.Join(dir, f.name)); err != nil {
-			return fmt.Errorf("report: %w", err)
+		if err := os.Rename(temps[i], filepath.Join(dir, f.Name)); err != nil {
+			return err
 		}
-		files[i].temp = ""
+		temps[i] = ""
 	}
 	return nil
 }
