@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,13 +93,16 @@ func conduct[R outcome](c *cobra.Command, f *experimentFlags, measure func(tell 
 	if err != nil {
 		return err
 	}
-	if *f.dir != "" {
-		err = out.WriteDir(*f.dir)
+	written := *f.dir
+	if written != "" {
+		if err = out.WriteDir(written); err != nil {
+			written = ""
+		}
 	}
 	if *f.asJSON {
 		err = errors.Join(err, printJSON(c.OutOrStdout(), out))
 	} else {
-		err = errors.Join(err, text(c.OutOrStdout(), out, *f.dir))
+		err = errors.Join(err, text(c.OutOrStdout(), out, written))
 	}
 	if err == nil && *f.strict && !out.Punctual() {
 		if !*f.asJSON {
@@ -145,10 +149,13 @@ func printExperiment(w io.Writer, about experiments.About, method []string, dir 
 }
 
 // list reads the values of a flag that takes several, separated by commas.
-func list[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
+func list[T comparable](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
 	var all []T
 	for _, v := range values {
 		t, err := parse(strings.TrimSpace(v))
+		if err == nil && slices.Contains(all, t) {
+			err = errors.New("is given twice")
+		}
 		if err != nil {
 			return nil, usageError{fmt.Errorf("--%s %s: %w", flag, v, err)}
 		}

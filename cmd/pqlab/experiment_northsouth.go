@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"pqlab/experiments/northsouth"
+	"pqlab/topology"
 )
 
 func newExperimentNorthSouth() *cobra.Command {
@@ -50,13 +51,12 @@ the distance, the number of stations that send at once, the MTU. All of it is me
 			Repeats: *all.repeats, Duration: *duration, Seed: *all.seed, Lab: all.lab(), Version: version,
 			Command: append([]string{"pqlab"}, os.Args[1:]...),
 		}
-		metres := func(s string) (float64, error) { return strconv.ParseFloat(strings.TrimSuffix(s, "m"), 64) }
 		var wrong [5]error
-		o.MCS, wrong[0] = some("mcs", *mcs, strconv.Atoi)
-		o.AMPDU, wrong[1] = some("ampdu", *ampdu, strconv.Atoi)
+		o.MCS, wrong[0] = some("mcs", *mcs, whole)
+		o.AMPDU, wrong[1] = some("ampdu", *ampdu, whole)
 		o.Distances, wrong[2] = some("distances", *distances, metres)
-		o.Stations, wrong[3] = some("stations", *stations, strconv.Atoi)
-		o.MTUs, wrong[4] = some("mtus", *mtus, strconv.Atoi)
+		o.Stations, wrong[3] = some("stations", *stations, whole)
+		o.MTUs, wrong[4] = some("mtus", *mtus, whole)
 		if err := errors.Join(wrong[:]...); err != nil {
 			return err
 		}
@@ -79,8 +79,25 @@ the distance, the number of stations that send at once, the MTU. All of it is me
 	return c
 }
 
+// metres reads "20" as "20m".
+func metres(s string) (float64, error) {
+	if !strings.HasSuffix(s, "m") {
+		s += "m"
+	}
+	return topology.ParseDistance(s)
+}
+
+// whole reads a number as topologies have it.
+func whole(s string) (int, error) {
+	n, err := topology.ParseCount(s)
+	if err == nil && n > math.MaxInt32 {
+		err = errors.New("is more than a setting can be")
+	}
+	return int(n), err
+}
+
 // some is list for what need not be varied.
-func some[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
+func some[T comparable](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
 	if len(values) == 0 {
 		return nil, nil
 	}

@@ -64,7 +64,7 @@ only where it is significant. All of it is computed from what was measured in th
 		var wrong [5]error
 		o.Suites, wrong[0] = list("suites", *suites, pqc.ParseSuite)
 		o.Rates, wrong[1] = list("rates", *rates, topology.ParseRate)
-		o.Delays, wrong[2] = list("delays", *delays, topology.ParseTime)
+		o.Delays, wrong[2] = list("delays", *delays, parseDelay)
 		o.Losses, wrong[3] = list("losses", *losses, parseLoss)
 		o.Devices, wrong[4] = list("devices", *devices, parseDevices)
 		if err := errors.Join(wrong[:]...); err != nil {
@@ -86,15 +86,26 @@ only where it is significant. All of it is computed from what was measured in th
 
 // parseLoss reads a share as a link's loss has it.
 func parseLoss(s string) (float64, error) {
-	if s == "0" { // which takes none away
-		return 0, nil
-	}
-	change, err := topology.ParseChange([]string{"loss=" + s})
-	if err != nil {
-		return 0, err
-	}
-	shape, err := change.Apply(topology.PlannedLink{}, topology.Shape{})
+	shape, err := parseShape("loss", s)
 	return shape.Loss, err
+}
+
+// parseDelay reads a time as a link's delay has it.
+func parseDelay(s string) (time.Duration, error) {
+	shape, err := parseShape("delay", s)
+	return shape.Delay, err
+}
+
+// parseShape reads one key of the experiment's link.
+func parseShape(key, value string) (topology.Shape, error) {
+	if value == topology.Clear || value == "0" { // which a topology has not; 0 takes none away
+		return topology.Shape{}, nil
+	}
+	change, err := topology.ParseChange([]string{key + "=" + value})
+	if err != nil {
+		return topology.Shape{}, err
+	}
+	return change.Apply(topology.PlannedLink{Link: topology.Link{Name: "of the experiment"}}, topology.Shape{})
 }
 
 // parseDevices reads "none", "jetson-nano" for both ends, or "jetson-nano/bluefield-2".

@@ -75,7 +75,14 @@ func TestExperimentUsage(t *testing.T) {
 		{"exchange-over-links --rates 10", "--rates 10"},
 		{"exchange-over-links --delays -1ms", "negative"},
 		{"exchange-over-links --delays 2h --losses 0", "delay"},
+		{"exchange-over-links --delays 2h", "--delays 2h"},
 		{"exchange-over-links --losses 101%", "--losses 101%"},
+		{"exchange-over-links --rates 1Mbit/s,1000kbit/s", "twice"},
+		{"exchange-over-links --suites foo", "falcon512"},
+		{"north-south --stations 1,2,1", "twice"},
+		{"north-south --mcs x", "whole number"},
+		{"north-south --distances 0", "--distances 0"},
+		{"north-south --distances 20km", "10km"},
 		{"exchange-over-links --losses none,x", "--losses x"},
 		{"exchange-over-links --devices jetson", "jetson-nano"},
 		{"exchange-over-links --devices none/toaster", "toaster"},
@@ -102,7 +109,7 @@ func TestExperimentUsage(t *testing.T) {
 		t.Run(tc[0], func(t *testing.T) {
 			t.Parallel()
 			r := pqlab(t, append([]string{"experiment"}, strings.Fields(tc[0])...)...)
-			if r.code != exitUsage || !strings.Contains(r.err, tc[1]) || r.out != "" {
+			if r.code != exitUsage || !strings.Contains(r.err, tc[1]) || r.out != "" || strings.Contains(r.err, ".go:") || strings.Contains(r.err, "strconv") {
 				t.Errorf("exit status %d, %s%s", r.code, r.out, r.err)
 			}
 		})
