@@ -395,7 +395,7 @@ func shapeFields[T any](at func(*T) *Shape) []field[T] {
 	)
 	return []field[T]{
 		key("rate", "Bit rate in each direction; default: unshaped.", rateForm(), func(t *T) *Rate { return &at(t).Rate }),
-		key("rate_trace", "In place of a rate: times and their rates, over and over.", traceForm("rate_trace", stepForm(), ParseRateTrace), func(t *T) *[]RateStep { return &at(t).RateTrace }),
+		key("rate_trace", "In place of a rate: times and their rates, over and over.", traceForm("rate_trace", stepForm(), maxTrace, ParseRateTrace), func(t *T) *[]RateStep { return &at(t).RateTrace }),
 		key("queue", "Of what waits for the rate; default: 20 ms at the rate and what comes in twice the delay.", queueForm(), func(t *T) *Queue { return &at(t).Queue }),
 		key("delay", "One way, added to what the length of a fibre gives.", timeForm(), func(t *T) *time.Duration { return &at(t).Delay }),
 		key("jitter", "Standard deviation of the delay.", timeForm(), func(t *T) *time.Duration { return &at(t).Jitter }),
@@ -405,7 +405,7 @@ func shapeFields[T any](at func(*T) *Shape) []field[T] {
 		key("loss", "Share of packets lost.", lossForm(), func(t *T) *float64 { return &at(t).Loss }),
 		key("loss_correlation", "Of the losses of two packets that follow one another.", lossForm(), func(t *T) *float64 { return &at(t).LossCorrelation }),
 		key("gilbert_elliott", "Loss in bursts, in place of loss: a good and a bad state, with a step for each packet.", chain, func(t *T) *GilbertElliott { return &at(t).GilbertElliott }),
-		key("loss_trace", "In place of loss: how many packets pass, are lost, pass, … over and over.", traceForm("loss_trace", wholeForm(), ParseLossTrace), func(t *T) *[]int { return &at(t).LossTrace }),
+		key("loss_trace", "In place of loss: how many packets pass, are lost, pass, … over and over.", traceForm("loss_trace", wholeForm(), maxTrace, ParseLossTrace), func(t *T) *[]int { return &at(t).LossTrace }),
 		key("outages", "When nothing passes.", list("outages", outageForm(), maxOutages), func(t *T) *[]Outage { return &at(t).Outages }),
 		key("duplication", "Share of packets that come twice.", lossForm(), func(t *T) *float64 { return &at(t).Duplication }),
 		key("reordering", "Share of packets that skip the delay and overtake others.", lossForm(), func(t *T) *float64 { return &at(t).Reordering }),

@@ -60,22 +60,48 @@ func outageForm() form[Outage] {
 
 func stationForm() form[Station] {
 	profile := text[string](enum(Radios()))
+	return endForm(profile, object("wifi", append([]field[Station]{
+		need(key("profile", "What radio it is.", profile, func(s *Station) *string { return &s.Profile })),
+	}, stationFields(func(s *Station) *Station { return s })...)...), func(s *Station) *string { return &s.Profile }, func(s Station) bool {
+		return s.Distance == 0 && s.Walls == 0 && s.Path == nil && s.MCS == nil && s.MaxAMPDU == 0
+	})
+}
+
+// stationFields are the keys that a T has for what may change of a Station: all but its radio.
+func stationFields[T any](at func(*T) *Station) []field[T] {
 	waypoint := object("waypoint",
 		need(key("at", "After the link came up.", timeForm(), func(w *Waypoint) *time.Duration { return &w.At })),
 		need(key("distance", "To the access point.", distanceForm(), func(w *Waypoint) *float64 { return &w.Distance })),
 		key("walls", "Between it and the access point; default 0.", wholeForm(), func(w *Waypoint) *int { return &w.Walls }),
 	)
-	return endForm(profile, object("wifi",
-		need(key("profile", "What radio it is.", profile, func(s *Station) *string { return &s.Profile })),
-		key("distance", "To the access point; default 5m.", distanceForm(), func(s *Station) *float64 { return &s.Distance }),
-		key("walls", "Between it and the access point; default 0.", wholeForm(), func(s *Station) *int { return &s.Walls }),
-		key("path", "In place of distance and walls: where it is when.", list("path", waypoint, maxPath), func(s *Station) *[]Waypoint { return &s.Path }),
-		key("mcs", "Of the data frames; default: rate control chooses.", optional(mcsForm()), func(s *Station) **int { return &s.MCS }),
-		key("max_ampdu", "MPDUs in an A-MPDU, 1 to 64; default: as many as the radio can.", intForm(), func(s *Station) *int { return &s.MaxAMPDU }),
-	), func(s *Station) *string { return &s.Profile }, func(s Station) bool {
-		return s.Distance == 0 && s.Walls == 0 && s.Path == nil && s.MCS == nil && s.MaxAMPDU == 0
-	})
+	return []field[T]{
+		key("distance", "To the access point; default 5m.", distanceForm(), func(t *T) *float64 { return &at(t).Distance }),
+		key("walls", "Between it and the access point; default 0.", wholeForm(), func(t *T) *int { return &at(t).Walls }),
+		key("path", "In place of distance and walls: where it is when.", traceForm("path", waypoint, maxPath, ParsePathTrace), func(t *T) *[]Waypoint { return &at(t).Path }),
+		key("mcs", "Of the data frames; auto, the default: rate control chooses.", automatic(mcsForm()), func(t *T) **int { return &at(t).MCS }),
+		key("max_ampdu", "MPDUs in an A-MPDU, 1 to 64; default: as many as the radio can.", intForm(), func(t *T) *int { return &at(t).MaxAMPDU }),
+	}
 }
+
+// automatic is a form of something that is not given where it says auto.
+func automatic[V any](f form[V]) form[*V] {
+	given := optional(f)
+	return form[*V]{
+		read: func(d *decoder, n ast.Node, element string) (*V, bool) {
+			if isScalar(n) {
+				if s, ok := d.scalar(n, element); !ok || s == auto {
+					return nil, ok
+				}
+			}
+			return given.read(d, n, element)
+		},
+		write:  given.write,
+		zero:   given.zero,
+		schema: either(f.schema, enum([]string{auto})),
+	}
+}
+
+const auto = "auto"
 
 func cellForm() form[Cell] {
 	interferer := object("interferer",

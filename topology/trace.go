@@ -163,6 +163,53 @@ func ParseLossTrace(data []byte) ([]int, error) {
 	return runs, t.err()
 }
 
+// ParsePathTrace reads where a station is when: lines "AT DISTANCE" or "AT DISTANCE WALLS", as "30s 20m 2", each later than the
+// one before it. Empty lines, and what follows a #, count for nothing. The error is Errors, with their lines.
+func ParsePathTrace(data []byte) ([]Waypoint, error) {
+	t := traceReader{}
+	var path []Waypoint
+	t.lines(data, func(text string) {
+		w, err := parseWaypoint(strings.Fields(text))
+		if err == nil && len(path) > 0 && w.At <= path[len(path)-1].At {
+			err = fmt.Errorf("is not after the %v of the point before it", path[len(path)-1].At)
+		}
+		if err != nil {
+			t.bad(fmt.Errorf("%s %w", quote(text), err))
+			return
+		}
+		if path = append(path, w); len(path) > maxPath {
+			t.fatal(fmt.Errorf("the path has more than %d points", maxPath))
+		}
+	})
+	if len(t.found) == 0 && path == nil {
+		t.fatal(errors.New("the path is empty"))
+	}
+	return path, t.err()
+}
+
+func parseWaypoint(fields []string) (w Waypoint, err error) {
+	if len(fields) < 2 || len(fields) > 3 {
+		return w, errors.New(`is not a time, a distance and perhaps walls, as "30s 20m 2"`)
+	}
+	if w.At, err = ParseTime(fields[0]); err != nil {
+		return w, fmt.Errorf("is not right: its time %w", err)
+	}
+	if w.Distance, err = ParseDistance(fields[1]); err != nil {
+		return w, fmt.Errorf("is not right: its distance %w", err)
+	}
+	if len(fields) == 3 {
+		n, err := ParseCount(fields[2])
+		if err == nil && n > maxWalls {
+			err = fmt.Errorf("are more than %d", maxWalls)
+		}
+		if err != nil {
+			return w, fmt.Errorf("is not right: its walls %w", err)
+		}
+		w.Walls = int(n)
+	}
+	return w, nil
+}
+
 // traceReader goes through the lines of a trace and keeps what is wrong with them.
 type traceReader struct {
 	problems
@@ -258,8 +305,8 @@ func reason(err error) error {
 
 // traceForm is a list of entries, or {file: NAME} for a file with them, that parse reads. It writes the entries, so that a
 // topology that was read needs the file no more.
-func traceForm[V any](what string, entry form[V], parse func([]byte) ([]V, error)) form[[]V] {
-	entries := list(what, entry, maxTrace)
+func traceForm[V any](what string, entry form[V], most int, parse func([]byte) ([]V, error)) form[[]V] {
+	entries := list(what, entry, most)
 	file := object(what, need(key("file", "A file with the trace. Its place is relative to this file.", text[string](ofType("string")), func(name *string) *string { return name })))
 	return form[[]V]{
 		read: func(d *decoder, n ast.Node, element string) ([]V, bool) {

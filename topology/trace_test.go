@@ -126,6 +126,79 @@ func TestLossTrace(t *testing.T) {
 	}
 }
 
+func TestPathTrace(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text string
+		want []topology.Waypoint
+	}{
+		{"0s 2m", []topology.Waypoint{{Distance: 2}}},
+		{"\ufeff# out\n\n 500ms\t2.5m 0 # near\r\n1m30s 1.2km 3\n", []topology.Waypoint{{At: 500 * ms, Distance: 2.5}, {At: 90 * time.Second, Distance: 1200, Walls: 3}}},
+	} {
+		got, err := topology.ParsePathTrace([]byte(c.text))
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%q: %v, %v; want %v", c.text, got, err, c.want)
+		}
+	}
+	var long strings.Builder
+	for i := range 4098 {
+		fmt.Fprintf(&long, "%ds 1m\n", i)
+	}
+	for _, c := range []struct {
+		text  string
+		lines []int
+	}{
+		{"", []int{1}},
+		{"# nowhere\n", []int{1}},
+		{"1s\n2 2m\n3s 2\n4s 0m\n5s 11km\n6s 2m 101\n7s 2m -1\n8s 2m 1 1\n9s 2m\n-1s 2m", []int{1, 2, 3, 4, 5, 6, 7, 8, 10}},
+		{"1s 2m\n1s 3m\n2s 2m\n1500ms 3m\n", []int{2, 4}},
+		{long.String(), []int{4097}},
+	} {
+		got, err := topology.ParsePathTrace([]byte(c.text))
+		checkLines(t, c.text, got, err, c.lines)
+	}
+}
+
+const walkedLab = `
+nodes: [{name: a, kind: client}, {name: ap, kind: ap}]
+links:
+- {kind: wifi, a: a, b: ap, wifi: {profile: jetson-ac-2x2-80, path: {file: %s}}}
+`
+
+// A path is read from a file as other traces are.
+func TestPathFile(t *testing.T) {
+	t.Parallel()
+	top, err := topology.Parse("walk", fmt.Appendf(nil, walkedLab, "testdata/traces/walk.path"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []topology.Waypoint{{Distance: 2}, {At: 30 * time.Second, Distance: 20, Walls: 2}, {At: time.Minute, Distance: 20, Walls: 2}, {At: 90 * time.Second, Distance: 2}}
+	if !slices.Equal(top.Links[0].WiFi.Path, want) {
+		t.Errorf("%+v", top.Links[0].WiFi)
+	}
+	text, err := top.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := topology.Parse("again", text); err != nil || !slices.Equal(again.Links[0].WiFi.Path, want) {
+		t.Errorf("%s: %v", text, err)
+	}
+	_, err = topology.Parse("walk", fmt.Appendf(nil, walkedLab, "testdata/traces/bad.path"))
+	var errs topology.Errors
+	errors.As(err, &errs)
+	var lines []string
+	for _, e := range errs {
+		_, after, _ := strings.Cut(e.Message, "bad.path:")
+		line, _, _ := strings.Cut(after, ":")
+		if lines = append(lines, line); e.Line != 4 {
+			t.Errorf("%+v: not at the file's name", e)
+		}
+	}
+	if !slices.Equal(lines, []string{"2", "3", "4", "5", "6"}) {
+		t.Errorf("mistakes in lines %v: %v", lines, err)
+	}
+}
+
 const tracedLab = `
 nodes: [{name: a, kind: host}, {name: b, kind: host}]
 links:
@@ -334,6 +407,25 @@ func FuzzLossTrace(f *testing.F) {
 	})
 }
 
+func FuzzPathTrace(f *testing.F) {
+	addTraces(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path, err := topology.ParsePathTrace(data)
+		if traceRefused(t, data, err) {
+			return
+		}
+		for i, w := range path {
+			if w.At < 0 || i > 0 && w.At <= path[i-1].At || w.Walls < 0 || topology.CheckDistance(w.Distance) != nil {
+				t.Errorf("point %d of %v", i, path)
+			}
+		}
+		// A link takes what a file gives.
+		if _, err := topology.New("x").Client("a").AP("ap").WiFi("a", "ap", topology.Station{Profile: "phone-ac-1x1-80", Path: path}).Plan(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func traceRefused(t *testing.T, data []byte, err error) bool {
 	if err == nil {
 		return false
@@ -367,6 +459,9 @@ func TestManual(t *testing.T) {
 	}
 	if runs, err := topology.ParseLossTrace(block("loss-trace")); err != nil || len(runs) < 3 {
 		t.Errorf("%v, %v", runs, err)
+	}
+	if path, err := topology.ParsePathTrace(block("path-trace")); err != nil || len(path) < 3 {
+		t.Errorf("%v, %v", path, err)
 	}
 	for _, name := range append(topology.Radios(), topology.DropTail, topology.CoDel) {
 		if !strings.Contains(string(text), "`"+name+"`") {
