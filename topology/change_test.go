@@ -64,6 +64,63 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// What a station is to be, by the keys of a link's wifi.
+func TestStationChange(t *testing.T) {
+	t.Parallel()
+	mcs := func(n int) *int { return &n }
+	link := topology.PlannedLink{
+		Link: topology.Link{Name: "air", Kind: topology.WiFi, WiFi: &topology.Station{Profile: "iot-n-1x1-20"}},
+		Cell: &topology.PlannedCell{AP: "ap", Cell: topology.Cell{Width: 20}},
+	}
+	walk := []topology.Waypoint{{Distance: 2}, {At: time.Second, Distance: 9, Walls: 1}}
+	still := topology.Station{Profile: "iot-n-1x1-20", Distance: 7, Walls: 2, MCS: mcs(3), MaxAMPDU: 4}
+	moving := topology.Station{Profile: "iot-n-1x1-20", Path: walk}
+	for _, tt := range []struct {
+		args []string
+		now  topology.Station
+		want topology.Station // the zero value: refused
+	}{
+		{[]string{"distance=20m"}, still, topology.Station{Profile: "iot-n-1x1-20", Distance: 20, Walls: 2, MCS: mcs(3), MaxAMPDU: 4}},
+		{[]string{"walls=0", "mcs=auto"}, still, topology.Station{Profile: "iot-n-1x1-20", Distance: 7, MaxAMPDU: 4}},
+		{[]string{"mcs=none", "max_ampdu=none", "distance=none", "walls=none"}, still, topology.Station{Profile: "iot-n-1x1-20", Distance: 5}},
+		{[]string{"mcs=0", "max_ampdu=64"}, moving, topology.Station{Profile: "iot-n-1x1-20", Path: walk, MCS: mcs(0), MaxAMPDU: 64}},
+		{[]string{"path=none"}, moving, topology.Station{Profile: "iot-n-1x1-20", Distance: 5}},
+		{[]string{"path=[{at: 0s, distance: 2m}, {at: 1s, distance: 9m, walls: 1}]", "distance=none", "walls=none", "mcs=none", "max_ampdu=none"}, still, moving},
+		{[]string{"distance=20m"}, moving, topology.Station{}},
+		{[]string{"path=[{at: 0s, distance: 2m}]"}, still, topology.Station{}},
+		{[]string{"mcs=8"}, still, topology.Station{}},
+		{[]string{"max_ampdu=65"}, still, topology.Station{}},
+		{[]string{"walls=101"}, still, topology.Station{}},
+	} {
+		change, err := topology.ParseChange(tt.args)
+		if err != nil || !change.MovesStation() {
+			t.Errorf("%q: %v", tt.args, err)
+			continue
+		}
+		got, err := change.ApplyStation(link, tt.now)
+		var errs topology.Errors
+		if !reflect.DeepEqual(got, tt.want) || (err != nil) != (tt.want.Profile == "") || err != nil && !errors.As(err, &errs) {
+			t.Errorf("%q: %+v, %v; want %+v", tt.args, got, err, tt.want)
+		}
+		if _, err := change.ApplyStation(topology.PlannedLink{}, tt.now); !errors.As(err, &errs) || errs[0].Kind != topology.BadStructure {
+			t.Errorf("%q of a link without airtime: %v", tt.args, err)
+		}
+	}
+	// Others have nothing of it: both kinds can be changed together, and each takes its own.
+	change, err := topology.ParseChange([]string{"delay=3ms", "distance=9m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shape, errShape := change.Apply(link, topology.Shape{})
+	station, errStation := change.ApplyStation(link, still)
+	if shape.Delay != 3*ms || station.Distance != 9 || errShape != nil || errStation != nil {
+		t.Errorf("%v, %+v, %v, %v", shape, station, errShape, errStation)
+	}
+	if change, err := topology.ParseChange([]string{"delay=3ms"}); err != nil || change.MovesStation() {
+		t.Errorf("a delay moves a station: %v", err)
+	}
+}
+
 func TestChangeRefused(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -92,6 +149,15 @@ func TestChangeRefused(t *testing.T) {
 		{[]string{"rate_trace={file: testdata/traces/drive.rate}"}, topology.BadValue}, // a lab that is up reads no files
 		{[]string{"loss_trace={file: testdata/traces/burst.loss}"}, topology.BadValue},
 		{[]string{"wifi=iot-n-1x1-20"}, topology.BadKey},
+		{[]string{"profile=iot-n-1x1-20"}, topology.BadKey},
+		{[]string{"distance=20"}, topology.BadValue},
+		{[]string{"distance=0m"}, topology.BadValue},
+		{[]string{"walls=-1"}, topology.BadValue},
+		{[]string{"mcs=fast"}, topology.BadValue},
+		{[]string{"mcs=10"}, topology.BadValue},
+		{[]string{"max_ampdu=0"}, topology.BadValue},
+		{[]string{"mcs=3", "mcs=auto"}, topology.Duplicate},
+		{[]string{"path={file: testdata/traces/walk.path}"}, topology.BadValue},
 		{[]string{"outages=[{start: 1s}]"}, topology.Missing},
 		{[]string{"gilbert_elliott={p: 1%}"}, topology.Missing},
 		{[]string{"gilbert_elliott={p: 1%, r: 1%, x: 1}"}, topology.BadKey},
@@ -172,7 +238,8 @@ func TestLossChain(t *testing.T) {
 
 func FuzzParseChange(f *testing.F) {
 	for _, s := range []string{"delay=20ms", "table=[1, -2]", "gilbert_elliott={p: 1%, r: 25%}", "rate=none", "delay=1ms\n---\n", "unordered=true",
-		"rate_trace=[1s 1Mbit/s, 1s 0bit/s]", "queue={kind: codel, time: 1s}", "outages=[{start: 1s, length: 1s, every: 1h}]", "loss_trace=[9, 1]", "loss_trace={file: x}"} {
+		"rate_trace=[1s 1Mbit/s, 1s 0bit/s]", "queue={kind: codel, time: 1s}", "outages=[{start: 1s, length: 1s, every: 1h}]", "loss_trace=[9, 1]", "loss_trace={file: x}",
+		"distance=20m", "walls=3", "mcs=auto", "mcs=7", "max_ampdu=32", "path=[{at: 0s, distance: 2m}]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, arg string) {
@@ -183,6 +250,11 @@ func FuzzParseChange(f *testing.F) {
 		}
 		if got, err := change.Apply(topology.PlannedLink{}, topology.Shape{}); err == nil && got.String() == "" {
 			t.Errorf("%+v says nothing", got)
+		}
+		air := topology.PlannedLink{Cell: &topology.PlannedCell{Cell: topology.Cell{Width: 80}}}
+		station := topology.Station{Profile: "jetson-ac-2x2-80"}
+		if got, err := change.ApplyStation(air, station); err == nil && (len(got.Path) == 0) != (topology.CheckDistance(got.Distance) == nil) {
+			t.Errorf("%+v is nowhere", got)
 		}
 	})
 }

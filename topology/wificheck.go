@@ -105,23 +105,26 @@ func (p *planner) checkStation(i int, what string) {
 	if l.WiFi == nil {
 		return
 	}
-	at := func(key string) string { return fmt.Sprintf("links[%d].wifi%s", i, key) }
-	bad := func(key, format string, args ...any) { p.add(BadValue, at(key), what+": wifi: "+format, args...) }
+	at := func(key string) string { return fmt.Sprintf("links[%d].wifi.%s", i, key) }
 	p.checkStationEnds(i, what)
-	s := *l.WiFi
-	s.Path = slices.Clone(s.Path)
-	if s.MCS != nil {
-		mcs := *s.MCS
-		s.MCS = &mcs
-	}
+	s := l.WiFi.clone()
 	l.WiFi = &s
-	known := p.oneOf(at(".profile"), what+": wifi: profile", s.Profile, Radios(), false)
+	p.checkRadio(&s, p.widthOf(i), at, what)
+	if l.MTU > maxMSDU && l.MTU <= maxMTU {
+		p.add(BadValue, fmt.Sprintf("links[%d].mtu", i), "%s: MTU %d is more than the %d bytes that a Wi-Fi frame takes", what, l.MTU, maxMSDU)
+	}
+}
+
+// checkRadio checks a station in a channel so wide, in MHz, and fills in where it is.
+func (p *problems) checkRadio(s *Station, width int, at func(key string) string, what string) {
+	bad := func(key, format string, args ...any) { p.add(BadValue, at(key), what+": wifi: "+format, args...) }
+	known := p.oneOf(at("profile"), what+": wifi: profile", s.Profile, Radios(), false)
 	checkPlace := func(key string, distance float64, walls int) {
 		if err := CheckDistance(distance); err != nil {
-			bad(key+".distance", "distance %s %v", formatLength(distance), err)
+			bad(key+"distance", "distance %s %v", formatLength(distance), err)
 		}
 		if walls < 0 || walls > maxWalls {
-			bad(key+".walls", "%d walls are outside 0 to %d", walls, maxWalls)
+			bad(key+"walls", "%d walls are outside 0 to %d", walls, maxWalls)
 		}
 	}
 	switch {
@@ -129,30 +132,26 @@ func (p *planner) checkStation(i int, what string) {
 		s.Distance = cmp.Or(s.Distance, defaultDistance)
 		checkPlace("", s.Distance, s.Walls)
 	case s.Distance != 0 || s.Walls != 0:
-		bad(".path", "distance or walls, and path, are two ways to say where it is; give one")
+		bad("path", "distance or walls, and path, are two ways to say where it is; give one")
 	case len(s.Path) > maxPath:
-		bad(".path", "a path of %d points has more than %d", len(s.Path), maxPath)
+		bad("path", "a path of %d points has more than %d", len(s.Path), maxPath)
 	default:
 		for j, w := range s.Path {
-			key := fmt.Sprintf(".path[%d]", j)
+			key := fmt.Sprintf("path[%d].", j)
 			switch {
 			case w.At < 0 || w.At > maxTime:
-				bad(key+".at", "at %v is outside 0s to %v", w.At, maxTime)
+				bad(key+"at", "at %v is outside 0s to %v", w.At, maxTime)
 			case j > 0 && w.At <= s.Path[j-1].At:
-				bad(key+".at", "at %v is not after the point before it, at %v", w.At, s.Path[j-1].At)
+				bad(key+"at", "at %v is not after the point before it, at %v", w.At, s.Path[j-1].At)
 			}
 			checkPlace(key, w.Distance, w.Walls)
 		}
 	}
-	width := p.widthOf(i)
 	if most := highestMCS(s.Profile, width); s.MCS != nil && known && (*s.MCS < 0 || *s.MCS > most) {
-		bad(".mcs", "MCS %d is outside 0 to %d, which %s can in a channel of %d MHz", *s.MCS, most, s.Profile, width)
+		bad("mcs", "MCS %d is outside 0 to %d, which %s can in a channel of %d MHz", *s.MCS, most, s.Profile, width)
 	}
 	if s.MaxAMPDU < 0 || s.MaxAMPDU > maxWindow {
-		bad(".max_ampdu", "%d MPDUs are outside 1 to %d, which a BlockAck acknowledges", s.MaxAMPDU, maxWindow)
-	}
-	if l.MTU > maxMSDU && l.MTU <= maxMTU {
-		p.add(BadValue, fmt.Sprintf("links[%d].mtu", i), "%s: MTU %d is more than the %d bytes that a Wi-Fi frame takes", what, l.MTU, maxMSDU)
+		bad("max_ampdu", "%d MPDUs are outside 1 to %d, which a BlockAck acknowledges", s.MaxAMPDU, maxWindow)
 	}
 }
 
@@ -220,6 +219,15 @@ func (p *planner) cells() map[int]*PlannedCell {
 		}
 	}
 	return cells
+}
+
+func (s Station) clone() Station {
+	s.Path = slices.Clone(s.Path)
+	if s.MCS != nil {
+		mcs := *s.MCS
+		s.MCS = &mcs
+	}
+	return s
 }
 
 func (c Cell) clone() Cell {
