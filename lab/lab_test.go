@@ -254,3 +254,19 @@ func TestNames(t *testing.T) {
 		t.Errorf("CPU of a node without processes: %v, %v", cpu, err)
 	}
 }
+
+// Who wants links verified is not offered a shaper that makes none of their shapes.
+func TestVerifiedLinksAreOfferedNoShaperNone(t *testing.T) {
+	needNamespaces(t)
+	for _, verify := range []bool{false, true} {
+		plan, err := topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Delay(time.Millisecond)).Plan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan.Verify = verify
+		var lacks *links.UnsupportedError
+		if _, err := Up(t.Context(), plan, Options{Shaper: "tbf"}); !errors.As(err, &lacks) || lacks.Shaped != verify {
+			t.Errorf("verify %v: %v", verify, err)
+		}
+	}
+}

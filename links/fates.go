@@ -51,7 +51,11 @@ func (f Fates) choose(links []topology.PlannedLink, want string, k kernel) (Shap
 		return nil, badFates("--shaper=%s keeps no account of what befalls packets, so that fates are neither recorded nor replayed; --shaper=%s does", want, t.Name())
 	}
 	var err error
-	if t.Shaper, err = choose(links, want, k); err != nil {
+	var lacking *UnsupportedError
+	if t.Shaper, err = choose(links, want, k); errors.As(err, &lacking) {
+		lacking.Shaped = true
+	}
+	if err != nil {
 		return nil, err
 	}
 	var shaped []string

@@ -219,8 +219,10 @@ func TestFatesRefused(t *testing.T) {
 		t.Error(err)
 	}
 	var lacks *UnsupportedError
-	if _, err := (Fates{Record: dir}).choose(only, "", without("TAP")); !errors.As(err, &lacks) {
-		t.Error("without TAPs: ", err)
+	for _, k := range []kernel{without("TAP"), without("TAP", "netem")} {
+		if _, err := (Fates{Record: dir}).choose(only, "", k); !errors.As(err, &lacks) || strings.Contains(err.Error(), "none") {
+			t.Error("without TAPs: ", err)
+		}
 	}
 }
 
