@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"pqlab/internal/netns"
 	"pqlab/links/medium"
@@ -39,6 +40,9 @@ type State struct {
 	Shapes [2]topology.Shape // of what A sends, and of what B sends
 	Seeded bool              // whether its randomness is that of the link's seed, if there is any
 
+	// Station is that of a link with airtime, as it was last described; else nil.
+	Station *topology.Station
+
 	// Wire is what became of what A sent, and of what B sent, over a wire; else zero.
 	Wire [2]Wire
 }
@@ -46,7 +50,7 @@ type State struct {
 // Wire is how one direction of a wire has fared since the link was made.
 type Wire struct {
 	medium.Counters
-	// Lateness is by how much packets that it delays came too late: a busy machine does not keep the schedule.
+	// Lateness is by how much packets that it delays entered and came too late: a busy machine does not keep the schedule.
 	Lateness wire.Lateness
 	// Missed packets, or large segments, found no room in the sender's interface, as the wire was not run for too long. They
 	// have not entered the model.
@@ -59,6 +63,10 @@ func (l *Link) State() State {
 	defer l.mu.Unlock()
 	state := l.body.state()
 	state.Shapes = l.shapes
+	if _, s, ok := l.station(); ok {
+		now := s.now
+		state.Station = &now
+	}
 	return state
 }
 
@@ -101,6 +109,42 @@ func (l *Link) Set(change func(now [2]topology.Shape) (next [2]topology.Shape, e
 	}
 	l.shapes = next
 	return nil
+}
+
+// ErrNoAirtime is wrapped by SetStation's error for a link that has no station.
+var ErrNoAirtime = errors.New("has no airtime")
+
+// SetStation is Set of a link with airtime, whose station it changes too, all but its radio; packets go on meanwhile. Rate
+// control goes on with what it has learnt, unless the MCS was fixed. Where the link has no airtime it is ErrNoAirtime.
+func (l *Link) SetStation(change func(now [2]topology.Shape, station topology.Station) ([2]topology.Shape, topology.Station, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, s, ok := l.station()
+	if !ok {
+		if _, is := l.body.(unshaped); is {
+			return l.body.become(l.shapes, l.shapes) // which says so
+		}
+		return fmt.Errorf("link %s %w", l.Name, ErrNoAirtime)
+	}
+	next, to, err := change(l.shapes, s.now)
+	if err != nil {
+		return err
+	}
+	if err := d.do(func(at time.Duration) error { return s.become(at, next, to) }); err != nil {
+		return err
+	}
+	l.shapes, s.now = next, to
+	return nil
+}
+
+// station is that of a link with airtime, and the body that it is of.
+func (l *Link) station() (*driven, *station, bool) {
+	d, ok := l.body.(*driven)
+	if !ok {
+		return nil, nil, false
+	}
+	s, ok := d.model.(*station)
+	return d, s, ok
 }
 
 // Close removes the link from both nodes. One that is gone already is no error.

@@ -1,7 +1,7 @@
 package report
 
-// Lateness is by how much one direction of a wire gave packets out later than its model wanted, since the link was made.
-// Times are in milliseconds.
+// Lateness is by how much one direction of a wire gave packets out later than its model wanted, with how long they may have
+// waited to be read before, since the link was made. Times are in milliseconds.
 type Lateness struct {
 	Link string `json:"link"`
 	From string `json:"from"`

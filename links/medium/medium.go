@@ -11,6 +11,8 @@ type Packet struct {
 	Size   int    // bytes that the model counts, as on the link: of the frame without preamble and checksum; of all frames of a large segment
 	Frames int    // that it is cut to; 1 for a frame
 	Data   []byte // the Medium's from Enter until it gives the packet back; it does not look at it; nil in a simulation
+	// Waited is for how long, at most, it had been there before it entered. It changes nothing: the Medium gives it back.
+	Waited time.Duration
 
 	// A Medium fills in these.
 	From    int           // port that it entered by

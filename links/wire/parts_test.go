@@ -232,6 +232,39 @@ func TestSpin(t *testing.T) {
 	}
 }
 
+// A thread that sleeps is late only once that has lasted for longer than it was to.
+func TestAwake(t *testing.T) {
+	t.Parallel()
+	var a awake
+	for i, tt := range []struct{ from, to, until, late time.Duration }{
+		{10, 20, 30, 0}, {20, 30, 30, 0}, {30, 75, 50, 25}, {80, 90, never, 0}, {90, 91, 80, 11},
+	} {
+		before := a.at(tt.from)
+		a.slept(tt.from, tt.to, tt.until)
+		if got := a.at(tt.to) - before; got != tt.late {
+			t.Errorf("%d: %d late, want %d", i, got, tt.late)
+		}
+	}
+}
+
+// What is read has waited for the longest time without a look since nothing was there.
+func TestAttention(t *testing.T) {
+	t.Parallel()
+	var a attention
+	a.empty(100)
+	for i, tt := range []struct {
+		do             func(time.Duration)
+		at, read, want time.Duration
+	}{
+		{a.look, 110, 110, 10}, {a.look, 120, 125, 10}, {a.look, 170, 170, 50}, {a.look, 180, 190, 50}, {a.look, 200, 280, 80},
+		{a.look, 281, 281, 81}, {a.empty, 290, 290, 0}, {a.empty, 300, 300, 0}, {a.look, 305, 306, 5},
+	} {
+		if tt.do(tt.at); a.waited(tt.read) != tt.want {
+			t.Errorf("%d: %d, want %d", i, a.waited(tt.read), tt.want)
+		}
+	}
+}
+
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	for errno, remedy := range map[unix.Errno]string{ // "": the machine lacks nothing

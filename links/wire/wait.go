@@ -33,21 +33,37 @@ func write(fd int, b []byte) {
 
 // wait returns when there is something to read, a task, or something that is due.
 func (w *Wire) wait() {
-	at, ok := w.medium.Next()
-	if !ok && !w.ready {
+	at, due := w.medium.Next()
+	now := w.now()
+	var left time.Duration // until something is due
+	if due && !w.ready {
+		left = w.spin.sleep(now, at, w.worked)
+	}
+	w.looked = w.awake.at(now)
+	if w.look() || w.ready || due && left == 0 {
+		return
+	}
+	for _, p := range w.ports {
+		if p != nil {
+			p.empty(w.looked)
+		}
+	}
+	if !due {
 		w.sleep(nil)
-		return
-	}
-	var left time.Duration
-	if !w.ready {
-		left = w.spin.sleep(w.now(), at, w.worked)
-	}
-	timeout := unix.NsecToTimespec(int64(left))
-	if left > 0 {
+		w.awake.slept(now, w.now(), never)
+	} else {
+		timeout := unix.NsecToTimespec(int64(left))
 		w.sleep(&timeout)
-		return
+		w.awake.slept(now, w.now(), now+left)
 	}
-	unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.poll[0])), uintptr(len(w.poll)), uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
+	w.looked = w.awake.at(w.now())
+}
+
+// look says whether there is something to read, or a task.
+func (w *Wire) look() bool {
+	var atOnce unix.Timespec
+	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.poll[0])), uintptr(len(w.poll)), uintptr(unsafe.Pointer(&atOnce)), 0, 0, 0)
+	return n != 0
 }
 
 // sleep waits so long, or for ever if timeout is nil. A signal, of which Go sends some to threads that run long, ends it

@@ -36,6 +36,8 @@ type Wire struct {
 	poll    []unix.PollFd // the first is wake, then those of the ports
 	ready   bool          // of some port there may be more to read
 	worked  bool          // something was read or given out since the last wait
+	awake   awake
+	looked  time.Duration // awake: what poll says of the ports
 	cutter  cutter
 	buffers buffers
 	spin    spin
@@ -46,6 +48,7 @@ type port struct {
 	fd    int
 	late  lateness
 	ready bool // there may be something to read
+	attention
 }
 
 // New starts a wire with no interfaces yet.
@@ -187,6 +190,8 @@ func (w *Wire) run() error {
 			}
 			if p.ready = p.ready || w.poll[i+1].Revents != 0; p.ready {
 				w.read(i, p)
+			} else {
+				p.empty(w.looked)
 			}
 		}
 		w.medium.Leave(w.now(), w.deliver)
@@ -234,6 +239,8 @@ const priority = -15
 const batch = 16
 
 func (w *Wire) read(number int, p *port) {
+	now := w.now()
+	p.look(w.awake.at(now))
 	for range batch {
 		data := w.buffers.get(biggest)
 		n, err := read(p.fd, data)
@@ -243,6 +250,7 @@ func (w *Wire) read(number int, p *port) {
 				continue
 			}
 			p.ready = false
+			p.empty(w.awake.at(now))
 			if err != nil && err != unix.EAGAIN { // the interface was removed
 				w.poll[number+1].Fd = -1
 			}
@@ -256,8 +264,12 @@ func (w *Wire) read(number int, p *port) {
 			w.buffers.put(data)
 			data = small
 		}
-		now := w.now()
-		w.cutter.cut(data, w.medium.Whole(number), func(p medium.Packet) { w.medium.Enter(now, number, p) })
+		now = w.now()
+		waited := p.waited(w.awake.at(now))
+		w.cutter.cut(data, w.medium.Whole(number), func(p medium.Packet) {
+			p.Waited = waited
+			w.medium.Enter(now, number, p)
+		})
 	}
 	w.ready = true
 }
@@ -270,7 +282,7 @@ func (w *Wire) deliver(to int, p medium.Packet) {
 			flip(p.Data, p.Flip)
 		}
 		if p.Due > p.Entered {
-			port.late.add(w.now() - p.Due)
+			port.late.add(w.now() - p.Due + p.Waited)
 		}
 		write(port.fd, p.Data)
 	}

@@ -274,10 +274,7 @@ func TestTransfers(t *testing.T) {
 func TestSignals(t *testing.T) {
 	const delay = 20 * time.Millisecond
 	w, nss := lay(t, link(topology.Shape{Delay: delay}), 2)
-	var thread int
-	if err := w.Do(func(time.Duration) { thread = unix.Gettid() }); err != nil {
-		t.Fatal(err)
-	}
+	thread := w.thread(t)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -397,10 +394,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 				t.Error(l, err)
 			}
 		}
-		var thread int
-		if err := w.Do(func(time.Duration) { thread = unix.Gettid() }); err != nil {
-			t.Fatal(err)
-		}
+		thread := w.thread(t)
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() { w.Close() })
@@ -488,13 +482,74 @@ func TestLateness(t *testing.T) {
 	}
 }
 
+// What waited in an interface because the thread was not run was late too, all of it, also what was read long after the
+// thread ran again.
+func TestLatenessOfReading(t *testing.T) {
+	const stall, burst = 50 * time.Millisecond, 200
+	w, nss := lay(t, link(topology.Shape{Delay: 5 * time.Millisecond}), 2)
+	sink, c := listen(t, nss, 1), dial(t, nss, 0, 1)
+	for range 5 {
+		if err := w.Do(func(time.Duration) { // nothing is on its way that could be given out late
+			for range burst {
+				c.Write([]byte{1})
+			}
+			time.Sleep(stall)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		sink.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for range burst {
+			if _, err := sink.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if late, err := w.Lateness(1); err != nil || late.Packets != 5*burst || late.P50 < stall*98/100 {
+		t.Errorf("%+v, %v", late, err)
+	}
+}
+
+// A thread that sleeps as there is nothing to do is not late when it is woken, whatever kept it from running before.
+func TestSleepIsNotLate(t *testing.T) {
+	const stall = 200 * time.Millisecond
+	w, nss := lay(t, link(topology.Shape{Delay: time.Millisecond}), 2)
+	sink, c := listen(t, nss, 1), dial(t, nss, 0, 1)
+	thread := w.thread(t)
+	for i := range 9 {
+		if i%2 == 0 {
+			if err := w.Do(func(time.Duration) { time.Sleep(stall) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		until(t, "the thread sleeps", func() bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", thread))
+			return err == nil && bytes.Contains(stat, []byte(") S "))
+		})
+		time.Sleep(stall) // is what is tried
+		c.Write([]byte{1})
+		sink.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := sink.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if late, err := w.Lateness(1); err != nil || late.Packets != 9 || late.P50 > stall/2 {
+		t.Errorf("%+v, %v", late, err)
+	}
+}
+
+// thread is the wire's.
+func (w *Wire) thread(t testing.TB) (id int) {
+	t.Helper()
+	if err := w.Do(func(time.Duration) { id = unix.Gettid() }); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 // Abandon ends all but the interfaces, which go with their namespaces.
 func TestAbandon(t *testing.T) {
 	w, nss := lay(t, link(topology.Shape{Delay: time.Millisecond}), 2)
-	var thread int
-	if err := w.Do(func(time.Duration) { thread = unix.Gettid() }); err != nil {
-		t.Fatal(err)
-	}
+	thread := w.thread(t)
 	if err := errors.Join(w.Abandon(), w.Close()); err != nil {
 		t.Fatal(err)
 	}
