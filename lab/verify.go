@@ -18,12 +18,15 @@ import (
 // Measured is how one direction of a link did with the packets that were sent to measure it.
 type Measured struct {
 	Link, From, To string
+	At             topology.LinkPosition
 	Shaper         string
+	Asked          string // what is wanted in words: a shape, or airtime
 	Wanted         topology.Shape
 	Delay          *MeasuredDelay // nil: not measured, as the next ones
 	Loss           *MeasuredShare // with what a receiver throws away because it was corrupted
 	Duplication    *MeasuredShare
 	Rate           *MeasuredRate
+	Unreached      *Unreached    // in place of Rate
 	Unmeasured     []string      // what is asked of the link and was not measured, and why
 	Lateness       wire.Lateness // of a wire, since it was made: a busy machine does not keep its schedule
 	Missed         uint64        // packets that a wire did not read in time, since it was made; they are among those lost
@@ -54,12 +57,27 @@ type MeasuredRate struct {
 	Time         time.Duration
 }
 
+// Unreached is a rate that cannot be had here, and the most that can, in bit/s of Ethernet frames.
+type Unreached struct {
+	Wanted, Most float64
+	Sent         bool // Most is what a sender made; else what was seen to pass, or the bound of what a shaper paces
+}
+
+// String is "no more than 2.5Gbit/s is sent here".
+func (u Unreached) String() string {
+	if u.Sent {
+		return fmt.Sprintf("this machine sent no more than %s", bitRate(u.Most))
+	}
+	return fmt.Sprintf("no more than %s passes a link here", bitRate(u.Most))
+}
+
 // OutOfTolerance is one thing that a direction of a link does otherwise than it was asked to.
 type OutOfTolerance struct {
 	Link, From, To       string
-	What                 string // "rate", "median delay", …
-	Wanted, Seen, Within string // with units; Within: the interval that the truth is in, "" if Seen is exact
-	Tolerance            string // "" if there is none for it
+	At                   topology.Position // of the link, or of its rate
+	What                 string            // "rate", "median delay", …
+	Wanted, Seen, Within string            // with units; Within: the interval that the truth is in, "" if Seen is exact
+	Tolerance            string            // "" if there is none for it
 	Shaper               string
 	Lateness             wire.Lateness // of a wire
 }
@@ -74,6 +92,9 @@ func (e *ToleranceError) Error() string {
 	lines := make([]string, len(e.Off))
 	for i, o := range e.Off {
 		text := fmt.Sprintf("link %s, from %s to %s: %s: wanted %s, measured %s", o.Link, o.From, o.To, o.What, o.Wanted, o.Seen)
+		if at := o.At.String(); at != "" {
+			text = at + ": " + text
+		}
 		if o.Within != "" {
 			text += " (" + o.Within + ")"
 		}
@@ -130,16 +151,21 @@ func (l *Lab) verify(ctx context.Context) error {
 	return nil
 }
 
-// verifyLink measures a link until it is within tolerance, tries times at most.
-func (l *Lab) verifyLink(ctx context.Context, p topology.PlannedLink) (m []Measured, off []OutOfTolerance, err error) {
+// verifyLink measures a link until it is within tolerance.
+func (l *Lab) verifyLink(ctx context.Context, p topology.PlannedLink) ([]Measured, []OutOfTolerance, error) {
+	return retried(l.Plan.Tolerance, func() ([]Measured, error) { return l.Measure(ctx, p, l.Plan.Tolerance, Effort{}) })
+}
+
+// retried measures until all is within tolerance, tries times at most.
+func retried(t topology.Tolerance, measure func() ([]Measured, error)) (m []Measured, off []OutOfTolerance, err error) {
 	for try := 1; ; try++ {
-		if m, err = l.Measure(ctx, p, l.Plan.Tolerance, Effort{}); err != nil {
+		if m, err = measure(); err != nil {
 			return nil, nil, err
 		}
 		off = nil
 		for i := range m {
 			m[i].Tries = try
-			off = append(off, m[i].judge(l.Plan.Tolerance)...)
+			off = append(off, m[i].judge(t)...)
 		}
 		if off == nil || try == tries {
 			return m, off, nil

@@ -16,8 +16,12 @@ import (
 // judge says what is out of tolerance: what would be so for all values that the truth may have.
 func (m Measured) judge(t topology.Tolerance) (off []OutOfTolerance) {
 	add := func(what, wanted, seen, within, tolerance string) {
+		at := m.At.Link
+		if what == "rate" {
+			at = m.At.Rate
+		}
 		off = append(off, OutOfTolerance{
-			Link: m.Link, From: m.From, To: m.To, Shaper: m.Shaper, What: what, Wanted: wanted, Seen: seen, Within: within, Tolerance: tolerance,
+			Link: m.Link, From: m.From, To: m.To, At: at, Shaper: m.Shaper, What: what, Wanted: wanted, Seen: seen, Within: within, Tolerance: tolerance,
 			Lateness: m.Lateness,
 		})
 	}
@@ -53,12 +57,21 @@ func (m Measured) judge(t topology.Tolerance) (off []OutOfTolerance) {
 		}
 		add("rate", bitRate(r.Wanted), bitRate(r.Seen), within, percent(t.Rate))
 	}
+	if u := m.Unreached; u != nil {
+		add("rate", topology.Rate(u.Wanted).String(), u.String(), "", "")
+	}
 	return off
 }
 
 func micros(d time.Duration) time.Duration { return d.Round(time.Microsecond) }
 func percent(share float64) string         { return strconv.FormatFloat(share*100, 'g', 6, 64) + "%" }
-func bitRate(bits float64) string          { return fmt.Sprintf("%.4gMbit/s", bits/1e6) }
+
+func bitRate(bits float64) string {
+	if bits >= 1e10 {
+		return fmt.Sprintf("%.4gGbit/s", bits/1e9)
+	}
+	return fmt.Sprintf("%.4gMbit/s", bits/1e6)
+}
 
 // share is what k of n packets say of a share, which may come in bursts: inflation is how many times more that makes the
 // count vary, and so how many times fewer packets they are worth.
@@ -114,12 +127,17 @@ func atOnce(rate topology.Rate, frame int) int {
 	return int(3*max(float64(rate)/8*0.004, 4000)/float64(frame)) + 2
 }
 
-// rateOf is the rate at which frames of that size came while more were sent than pass, or why they do not tell it.
-func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, why string) {
+// rateOf is the rate at which frames of that size came while more were sent than pass. If they do not tell it there is none, but
+// why, and where the sender made no more than the rate, what it made.
+func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, slow *Unreached, why string) {
 	first := atOnce(w.Rate, frame)
 	const least = 20
+	offered := offeredOf(got, w, frame)
 	if len(got.Arrived) < first+least {
-		return nil, fmt.Sprintf("only %d frames of %d came, too few", len(got.Arrived), len(got.Sent))
+		if offered > 0 && offered < 1.05*float64(w.Rate) && len(got.Sent) > least {
+			slow = &Unreached{Wanted: float64(w.Rate), Most: offered, Sent: true}
+		}
+		return nil, slow, fmt.Sprintf("only %d frames of %d came, too few", len(got.Arrived), len(got.Sent))
 	}
 	arrived := got.Arrived[first:]
 	last := len(arrived) - 1
@@ -132,7 +150,7 @@ func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, wh
 	bits := float64(last) * float64(frame) * 8 * (1 - chance) / (1 - all)
 	seconds := r.Time.Seconds()
 	if seconds <= 0 {
-		return nil, "all came at once"
+		return nil, nil, "all came at once"
 	}
 	spread := math.Sqrt2 * 2 * w.Jitter.Seconds()
 	r.Seen, r.Low, r.High = bits/seconds, bits/(seconds+spread), math.Inf(1)
@@ -140,10 +158,9 @@ func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, wh
 		r.High = bits / (seconds - spread)
 	}
 	if spread > seconds/4 {
-		return nil, fmt.Sprintf("a jitter of %v hides it", w.Jitter)
+		return nil, nil, fmt.Sprintf("a jitter of %v hides it", w.Jitter)
 	}
 	// Where the link is what is slow all wait, or some are dropped.
-	offered := float64(len(got.Sent)-1) * float64(frame) * 8 / got.Sent[len(got.Sent)-1].Sub(got.Sent[0]).Seconds() * (1 - chance)
 	waited := make([]time.Duration, len(arrived))
 	for i, a := range arrived {
 		waited[i] = a.Delay - w.Delay
@@ -151,9 +168,22 @@ func rateOf(got traffic.Fates, w topology.Shape, frame int) (_ *MeasuredRate, wh
 	slices.Sort(waited)
 	const short = 2 * time.Millisecond
 	if offered < 1.05*r.Wanted && offered < 1.05*r.Seen && waited[len(waited)/10] < short+w.Jitter {
-		return nil, fmt.Sprintf("this machine sent no more than %s", bitRate(offered))
+		slow := &Unreached{Wanted: r.Wanted, Most: offered, Sent: true}
+		return nil, slow, slow.String()
 	}
-	return r, ""
+	return r, nil, ""
+}
+
+// offeredOf is the rate at which frames of that size were sent of which the rate has to take its part; 0 if they were too few.
+func offeredOf(got traffic.Fates, w topology.Shape, frame int) float64 {
+	if len(got.Sent) < 2 {
+		return 0
+	}
+	noCorruption := w
+	noCorruption.Corruption = 0
+	chance, _ := lossOf(noCorruption, frame)
+	last := len(got.Sent) - 1
+	return float64(last) * float64(frame) * 8 / got.Sent[last].Sub(got.Sent[0]).Seconds() * (1 - chance)
 }
 
 // quartilesOf are those of the delay of packets that are sent gap apart, without what their rate adds.

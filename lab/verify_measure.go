@@ -34,7 +34,7 @@ const (
 	shortestRate  = 500 * time.Millisecond
 	longestRate   = 2 * time.Second
 	easyRate      = 200 * topology.Mbit // costs a sender nothing
-	fastestRate   = 20 * topology.Gbit  // no sender makes more
+	fastestRate   = 20 * topology.Gbit  // no sender makes more, and no shaper paces so
 )
 
 const (
@@ -55,8 +55,16 @@ func (l *Lab) Measure(ctx context.Context, p topology.PlannedLink, t topology.To
 	link := l.links[p.Name]
 	state := link.State()
 	m := []Measured{
-		{Link: p.Name, From: p.A.Node, To: p.B.Node, Shaper: state.Shaper, Wanted: p.Shape},
-		{Link: p.Name, From: p.B.Node, To: p.A.Node, Shaper: state.Shaper, Wanted: p.Shape},
+		{Link: p.Name, From: p.A.Node, To: p.B.Node},
+		{Link: p.Name, From: p.B.Node, To: p.A.Node},
+	}
+	for side := range m {
+		m[side].At, m[side].Shaper, m[side].Asked, m[side].Wanted = p.At, state.Shaper, p.Does(p.Shape), p.Shape
+	}
+	if most := fastest(p.Shape); most > fastestRate && len(link.Ignored) == 0 {
+		for side := range m {
+			m[side].Unreached = &Unreached{Wanted: float64(most), Most: float64(fastestRate)}
+		}
 	}
 	if why := unmeasurable(p, link.Ignored); why != "" {
 		for side := range m {
@@ -107,6 +115,15 @@ func (l *Lab) Measure(ctx context.Context, p topology.PlannedLink, t topology.To
 		}
 	}
 	return m, nil
+}
+
+// fastest is the highest rate that a shape has at any time.
+func fastest(s topology.Shape) topology.Rate {
+	most := s.Rate
+	for _, step := range s.RateTrace {
+		most = max(most, step.Rate)
+	}
+	return most
 }
 
 // unmeasurable says why a link is not measured at all; "" if it is.
@@ -309,8 +326,8 @@ func (s *sample) rate() error {
 	switch {
 	case w.Rate == 0:
 		return nil
-	case w.Rate > fastestRate:
-		s.unmeasured("rate %v: one sender does not make so much", w.Rate)
+	case s.m.Unreached != nil:
+		s.unmeasured("rate %v: %v", w.Rate, s.m.Unreached)
 		return nil
 	}
 	// The jitter of the first and of the last packet is to be small beside the time.
@@ -332,7 +349,8 @@ func (s *sample) rate() error {
 	if err != nil {
 		return s.missed("rate", err)
 	}
-	r, why := rateOf(got, w, frame)
+	r, slow, why := rateOf(got, w, frame)
+	s.m.Unreached = slow
 	if why != "" {
 		s.unmeasured("rate %v: %s", w.Rate, why)
 		return nil

@@ -121,6 +121,29 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
+// A rate that nobody here sends, or that no shaper paces, makes no lab: the error says where it was written, and nothing is left.
+func TestVerifyRefusesRates(t *testing.T) {
+	for name, option := range map[string]topology.LinkOption{
+		"rate":  topology.Tbit,
+		"trace": topology.RateTrace(topology.RateStep{Length: time.Second, Rate: topology.Mbit}, topology.RateStep{Length: time.Second, Rate: topology.Tbit}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			plan := needShaper(t, topology.New("x").Verify(loose).Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), option), "wire")
+			plan.Links[0].At.Rate = topology.Position{File: "x.yaml", Line: 7, Column: 40}
+			l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
+			var off *ToleranceError
+			if l != nil || !errors.As(err, &off) || len(off.Off) != 2 {
+				t.Fatalf("%v", err)
+			}
+			for _, o := range off.Off {
+				if o.Link != "ab" || o.What != "rate" || o.Wanted != "1Tbit/s" || o.At != plan.Links[0].At.Rate {
+					t.Errorf("%+v", o)
+				}
+			}
+		})
+	}
+}
+
 // Without shapes there is nothing that could be verified.
 func TestVerifyUnshaped(t *testing.T) {
 	t.Parallel()
@@ -193,6 +216,37 @@ func TestVerifySees(t *testing.T) {
 			}
 			t.Errorf("wrong with the link is %q, want %q", wrong, tt.wrong)
 		})
+	}
+}
+
+// A link that loses packets though it is to lose none is seen.
+func TestVerifySeesLosses(t *testing.T) {
+	plan := needShaper(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), topology.Delay(time.Millisecond)), "wire")
+	l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Down(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	change, err := topology.ParseChange([]string{"loss=20%"})
+	if err == nil {
+		err = l.SetLink("ab", "a", change)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := l.Measure(t.Context(), plan.Links[0], loose, Effort{Probes: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := m[0].Loss; s == nil || s.Wanted != 0 || s.Count == 0 || s.Packets != 100 {
+		t.Errorf("%+v", s)
+	}
+	if !slices.ContainsFunc(m[0].judge(loose), func(o OutOfTolerance) bool { return o.What == "loss" && o.From == "a" }) {
+		t.Errorf("%+v", m[0].judge(loose))
 	}
 }
 

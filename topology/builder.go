@@ -205,7 +205,7 @@ func (b *Builder) finish() (*Topology, *Plan, error) {
 	}
 	found := slices.Clone(b.errs.found)
 	placed := t
-	placed.rates = ratesAt(len(b.t.Links), b.at)
+	placed.at = linksAt(len(b.t.Links), b.at)
 	plan, err := placed.Plan()
 	if err != nil {
 		found = append(found, asErrors(err)...)

@@ -106,20 +106,21 @@ func positionOf(element string, at map[string]Position, fallback Position) Posit
 	return fallback
 }
 
-// ratesAt is where the rates of so many links are.
-func ratesAt(links int, at map[string]Position) []Position {
-	rates := make([]Position, links)
-	for i := range rates {
-		link := fmt.Sprintf("links[%d]", i)
-		rates[i] = positionOf(link, at, Position{})
+// linksAt is where so many links are.
+func linksAt(links int, at map[string]Position) []LinkPosition {
+	all := make([]LinkPosition, links)
+	for i := range all {
+		element := fmt.Sprintf("links[%d]", i)
+		link := positionOf(element, at, Position{})
+		all[i] = LinkPosition{link, link}
 		for _, key := range []string{".rate", ".rate_trace", ".gen"} {
-			if p, ok := at[link+key]; ok {
-				rates[i] = p
+			if p, ok := at[element+key]; ok {
+				all[i].Rate = p
 				break
 			}
 		}
 	}
-	return rates
+	return all
 }
 
 // locate gives every mistake without a position that of its element, or of the nearest element around it, and sorts

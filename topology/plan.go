@@ -45,8 +45,13 @@ type Route struct {
 // PlannedLink is a link with its name, interfaces, MTU, delay (Length included) and seed filled in.
 type PlannedLink struct {
 	Link
-	At   Position     `json:"-"` // of its rate, or of the link where it has none; zero if nobody knows
+	At   LinkPosition `json:"-"`
 	Cell *PlannedCell // of a Wi-Fi link with a Station: the same of all links at the access point; else nil
+}
+
+// LinkPosition is where a link was written, and its rate, or what gives it one. They are zero if nobody knows.
+type LinkPosition struct {
+	Link, Rate Position
 }
 
 // PlannedTunnel is a tunnel with its defaults and addresses filled in.

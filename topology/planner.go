@@ -358,8 +358,8 @@ func (p *planner) plan() *Plan {
 	cells := p.cells()
 	for i, l := range p.links {
 		planned := PlannedLink{}
-		if i < len(p.t.rates) {
-			planned.At = p.t.rates[i]
+		if i < len(p.t.at) {
+			planned.At = p.t.at[i]
 		}
 		for side, end := range []*End{&l.A, &l.B} {
 			n := &p.nodes[p.ends[i][side]]

@@ -33,14 +33,15 @@ links:
 		t.Fatal(err)
 	}
 	for i, want := range []topology.Position{{file, 5, 35}, {file, 6, 40}, {file, 7, 46}, {file, 8, 5}} {
-		if got := plan.Links[i].At; got != want {
-			t.Errorf("link %d: %v, want %v", i, got, want)
+		link := topology.Position{File: file, Line: 5 + i, Column: 5}
+		if got := plan.Links[i].At; got != (topology.LinkPosition{Link: link, Rate: want}) {
+			t.Errorf("link %d: %v, want %v of rate %v", i, got, link, want)
 		}
 	}
 	plan, err = topology.New("x").Host("a").Host("b").
 		Ethernet("a", "b", topology.Gbit).
 		Plan()
-	if at := plan.Links[0].At; err != nil || at.File != "position_test.go" || at.Line == 0 || at.Column != 0 {
+	if at := plan.Links[0].At.Rate; err != nil || at.File != "position_test.go" || at.Line == 0 || at.Column != 0 {
 		t.Errorf("of a builder: %v, %v", at, err)
 	}
 	byHand := topology.Topology{Nodes: top.Nodes[:1]}
@@ -48,7 +49,7 @@ links:
 		t.Fatal(err)
 	}
 	byHand = topology.Topology{Nodes: top.Nodes, Links: top.Links}
-	if plan, err = byHand.Plan(); err != nil || plan.Links[0].At != (topology.Position{}) {
+	if plan, err = byHand.Plan(); err != nil || plan.Links[0].At != (topology.LinkPosition{}) {
 		t.Errorf("by hand: %+v, %v", plan, err)
 	}
 	for at, want := range map[topology.Position]string{{}: "", {"a", 3, 0}: "a:3", {"a", 3, 4}: "a:3:4"} {

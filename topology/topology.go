@@ -25,7 +25,7 @@ type Topology struct {
 	// topology's own file.
 	Dir string
 
-	rates []Position // where those of Links were written, if Load or a Builder knows
+	at []LinkPosition // of Links, if Load or a Builder knows
 }
 
 // NodeKind says what a node is, and so what it does with packets that are not for itself.

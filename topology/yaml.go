@@ -39,7 +39,7 @@ func Load(path string) (*Topology, error) {
 	}
 	t, at, err := parse(path, data, filepath.Dir(path))
 	if err == nil {
-		t.Dir, t.rates = filepath.Dir(path), ratesAt(len(t.Links), at)
+		t.Dir, t.at = filepath.Dir(path), linksAt(len(t.Links), at)
 	}
 	return t, err
 }
