@@ -30,7 +30,7 @@ func (r *runner) judgeLinks(all []lab.Measured) {
 // linkOf is what was measured of a link, as a result has it.
 func linkOf(m lab.Measured) report.Link {
 	l := report.Link{
-		Link: m.Link, From: m.From, To: m.To, Shaper: m.Shaper, Wanted: m.Wanted.String(), Tries: m.Tries, Unmeasured: m.Unmeasured,
+		Link: m.Link, From: m.From, To: m.To, Shaper: m.Shaper, Wanted: m.Asked, Tries: m.Tries, Unmeasured: m.Unmeasured,
 		Loss: shareOf(m.Loss), Duplication: shareOf(m.Duplication),
 		LateMs: ms(m.Lateness.Max), LateP99Ms: ms(m.Lateness.P99), Missed: m.Missed,
 	}

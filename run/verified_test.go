@@ -18,7 +18,7 @@ func TestLinkOf(t *testing.T) {
 		return [3]time.Duration{a * time.Millisecond, b * time.Millisecond, c * time.Millisecond}
 	}
 	got := linkOf(lab.Measured{
-		Link: "l", From: "a", To: "b", Shaper: "wire", Wanted: topology.Shape{Delay: time.Second}, Tries: 2, Unmeasured: []string{"why"},
+		Link: "l", From: "a", To: "b", Shaper: "wire", Asked: "airtime of x", Wanted: topology.Shape{Delay: time.Second}, Tries: 2, Unmeasured: []string{"why"},
 		Delay: &lab.MeasuredDelay{
 			Packets: 9, Wanted: msec(1, 2, 3), Sending: 4 * time.Millisecond, Seen: msec(5, 6, 7), Low: msec(8, 9, 10), High: msec(11, 12, 13),
 			Least: 14 * time.Millisecond, P99: 15 * time.Millisecond, Most: 16 * time.Millisecond,
@@ -27,7 +27,7 @@ func TestLinkOf(t *testing.T) {
 		Rate: &lab.MeasuredRate{Wanted: 100, Seen: 99},
 	})
 	want := report.Link{
-		Link: "l", From: "a", To: "b", Shaper: "wire", Wanted: "delay 1s", Tries: 2, Unmeasured: []string{"why"},
+		Link: "l", From: "a", To: "b", Shaper: "wire", Wanted: "airtime of x", Tries: 2, Unmeasured: []string{"why"},
 		Delay: &report.LinkDelay{
 			Packets: 9, Wanted: [3]float64{1, 2, 3}, Sending: 4, Seen: [3]float64{5, 6, 7}, Low: [3]float64{8, 9, 10}, High: [3]float64{11, 12, 13},
 			Least: 14, P99: 15, Most: 16,
