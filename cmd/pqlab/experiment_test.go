@@ -50,7 +50,7 @@ func TestExperimentNorthSouth(t *testing.T) {
 		t.Fatalf("exit status %d: %s", r.code, r.err)
 	}
 	if missing := lacks(parse[any](t, r.out),
-		"experiment", "dataplane", "shaper", "seed", "schedule.directions", "schedule.missed", "schedule.max_ms", "warnings", "paper_bits_per_second", "paper_text_bits_per_second", "radio", "duration_s", "nearest",
+		"experiment", "dataplane", "shaper", "seed", "schedule.directions", "schedule.missed", "schedule.max_ms", "warnings", "paper_bits_per_second", "paper_text_bits_per_second", "radio", "duration_s", "meetings[].paper_bits_per_second", "meetings[].settings",
 		"measured[].name", "measured[].parameter", "measured[].median_bits_per_second", "measured[].model_not_measured_bits_per_second", "measured[].runs[].seed",
 		"measured[].runs[].stations_bits_per_second[]", "measured[].runs[].late_p99_us", "measured[].runs[].idle", "sensitivities[].text",
 	); missing != nil {

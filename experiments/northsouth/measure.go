@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"pqlab/experiments"
 	"pqlab/lab"
@@ -24,6 +24,11 @@ const udpRate = 650 * topology.Mbit
 func Measure(ctx context.Context, o Options) (Result, error) {
 	out := Result{About: experiments.Begin(Name, o.Version, o.Command, o.Seed), Duration: o.Duration.Seconds()}
 	m := &measurement{Options: o, result: &out, schedule: out.Schedule}
+	for _, d := range o.Distances { // of which a plan takes 0 for one that nobody gave
+		if err := topology.CheckDistance(d); err != nil {
+			return out, topology.Errors{{Kind: topology.BadValue, Element: "distances", Message: fmt.Sprintf("distance %v m %v", d, err)}}
+		}
+	}
 	all := o.settings()
 	for _, s := range all {
 		plan, err := s.plan(o.Seed)
@@ -46,6 +51,12 @@ func Measure(ctx context.Context, o Options) (Result, error) {
 		}
 	}
 	out.Measured = make([]Measured, len(all))
+	for i, s := range all {
+		out.Measured[i].Setting = s
+		if err := out.Measured[i].model(o.Seed); err != nil {
+			return out, err
+		}
+	}
 	for i := range o.Repeats {
 		for j, s := range all {
 			tell(i*len(all)+j, fmt.Sprintf("%v, seed %d", s, o.Seed+uint64(i)))
@@ -53,14 +64,11 @@ func Measure(ctx context.Context, o Options) (Result, error) {
 			if err != nil {
 				return out, fmt.Errorf("%v: %w", s, err)
 			}
-			if i == 0 {
-				out.Measured[j].Setting = s
-				if out.Measured[j].Model, err = s.model(o.Seed); err != nil {
-					return out, err
-				}
-			}
 			out.Measured[j].Runs = append(out.Measured[j].Runs, r)
 		}
+	}
+	if !m.carried {
+		return out, fmt.Errorf("nothing could be measured: %v: %w", all[0], m.failed)
 	}
 	out.Seconds = time.Since(out.Started).Seconds()
 	out.Timing(m.schedule)
@@ -72,6 +80,8 @@ type measurement struct {
 	Options
 	result   *Result
 	schedule experiments.Schedule
+	carried  bool  // something, in some run
+	failed   error // the first
 }
 
 func isAir(l topology.PlannedLink) bool { return l.WiFi != nil }
@@ -141,26 +151,31 @@ func (m *measurement) run(ctx context.Context, s Setting, seed uint64) (out Run,
 	ctx, release := l.Guard(ctx)
 	defer release()
 	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
+	m.result.Shaper = l.ShapedBy()
+	defer func() { m.schedule.Note(fmt.Sprintf("%v, seed %d", s, seed), l) }()
+	out.Stations = make([]float64, len(plan.Traffic))
 	for _, t := range plan.Tunnels {
 		if _, err := l.Tunnel(t.Name).Establish(ctx); err != nil {
-			return out, err
+			return out, m.lacks(ctx, &out, "no tunnel", err)
 		}
 	}
-	out.Stations = make([]float64, len(plan.Traffic))
 	before, err := readCores()
 	if err != nil {
 		return out, err
 	}
-	flows, fctx := errgroup.WithContext(ctx)
+	var flows sync.WaitGroup
+	failed := make([]error, len(plan.Traffic))
 	for i, f := range plan.Traffic {
-		flows.Go(func() error {
-			r, err := l.Send(fctx, f, m.Duration)
-			out.Stations[i] = r.BitsPerSecond
-			return err
+		flows.Go(func() {
+			r, err := l.Send(ctx, f, m.Duration)
+			out.Stations[i], failed[i] = r.BitsPerSecond, err
 		})
 	}
-	if err := flows.Wait(); err != nil {
-		return out, err
+	flows.Wait()
+	if err := errors.Join(failed...); err != nil {
+		if err := m.lacks(ctx, &out, "no traffic", err); err != nil {
+			return out, err
+		}
 	}
 	after, err := readCores()
 	if err != nil {
@@ -170,6 +185,7 @@ func (m *measurement) run(ctx context.Context, s Setting, seed uint64) (out Run,
 	for _, bits := range out.Stations {
 		out.BitsPerSecond += bits
 	}
+	m.carried = m.carried || out.BitsPerSecond > 0
 	for _, p := range plan.Links {
 		if isAir(p) {
 			for _, w := range l.Link(p.Name).State().Wire {
@@ -177,9 +193,23 @@ func (m *measurement) run(ctx context.Context, s Setting, seed uint64) (out Run,
 			}
 		}
 	}
-	m.schedule.Note(fmt.Sprintf("%v, seed %d", s, seed), l)
-	m.result.Shaper = l.ShapedBy()
 	state, err := l.Tunnel(plan.Tunnels[0].Name).State(ctx, plan.Tunnels[0].A.Node)
 	m.result.Dataplane = state.Dataplane
 	return out, err
+}
+
+// lacks takes into a run that something did not come about in its lab, as over an air that carries nothing. It is an error
+// where the lab itself is at an end, or this machine cannot.
+func (m *measurement) lacks(ctx context.Context, r *Run, what string, err error) error {
+	if ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if m.failed == nil {
+		m.failed = err
+	}
+	r.Why = what + ": " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	return nil
 }

@@ -1,8 +1,10 @@
 package northsouth
 
 import (
+	"slices"
 	"time"
 
+	"pqlab/experiments/samples"
 	"pqlab/links/medium"
 	"pqlab/links/wifi"
 	"pqlab/topology"
@@ -22,6 +24,23 @@ const (
 	warmup   = 300 * time.Millisecond
 	modelled = time.Second
 )
+
+// modelSeeds are how many seeds the model is asked with.
+const modelSeeds = 5
+
+// model asks the model with several seeds, from one on.
+func (m *Measured) model(from uint64) error {
+	var all []float64
+	for i := range uint64(modelSeeds) {
+		bits, err := m.Setting.model(from + i)
+		if err != nil {
+			return err
+		}
+		all = append(all, bits)
+	}
+	m.Model, m.ModelLow, m.ModelHigh = samples.Quantile(all, 0.5), slices.Min(all), slices.Max(all)
+	return nil
+}
 
 // model is what the air of the setting carries of payload, all its stations together, in bit/s: full segments, one way, in
 // virtual time.

@@ -112,8 +112,9 @@ type Run struct {
 	Seed          uint64    `json:"seed"`
 	BitsPerSecond float64   `json:"bits_per_second"` // all stations together
 	Stations      []float64 `json:"stations_bits_per_second"`
-	LateP99Us     float64   `json:"late_p99_us"` // by how much one packet in a hundred came too late of the air
-	Idle          float64   `json:"idle"`        // share of the cores' time meanwhile that nobody used
+	LateP99Us     float64   `json:"late_p99_us"`   // by how much one packet in a hundred came too late of the air
+	Idle          float64   `json:"idle"`          // share of the cores' time meanwhile that nobody used
+	Why           string    `json:"why,omitempty"` // a station carried nothing: "no tunnel: …", "no traffic: …"
 }
 
 // Measured is a setting with its runs.
@@ -126,8 +127,19 @@ type Measured struct {
 	Change float64 `json:"change"` // of the median against the built-in lab's, as a share
 	// Model is what the air alone would carry of the same payload, by package wifi in virtual time: not measured. It has no TCP,
 	// whose acknowledgements take air too, and no machine that is busy.
-	Model float64 `json:"model_not_measured_bits_per_second"`
-	Runs  []Run   `json:"runs"`
+	// It is the median of modelSeeds seeds; the range is that of all.
+	Model     float64 `json:"model_not_measured_bits_per_second"`
+	ModelLow  float64 `json:"model_not_measured_low_bits_per_second"`
+	ModelHigh float64 `json:"model_not_measured_high_bits_per_second"`
+	Busy      int     `json:"busy_runs"`   // in which the machine may have been the limit
+	Failed    int     `json:"failed_runs"` // in which a station carried nothing, which counts as 0
+	Runs      []Run   `json:"runs"`
+}
+
+// Meeting is which settings one of the paper's figures may be from.
+type Meeting struct {
+	Paper    float64  `json:"paper_bits_per_second"`
+	Settings []string `json:"settings"` // whose runs lie on both sides of it
 }
 
 // Sensitivity is what one parameter does.
@@ -151,7 +163,7 @@ type Result struct {
 	Duration  float64 `json:"duration_s"`
 
 	Measured      []Measured    `json:"measured"`
-	Nearest       string        `json:"nearest"` // the setting whose median is nearest to the headline
+	Meetings      []Meeting     `json:"meetings"` // of the headline, and of the text
 	Sensitivities []Sensitivity `json:"sensitivities"`
 }
 
@@ -168,29 +180,34 @@ func (r Run) busy() bool { return r.Idle < leastIdle || r.LateP99Us > tooLate }
 // Evaluate computes what follows of the runs.
 func (r *Result) Evaluate() {
 	r.Paper, r.PaperText, r.Sensitivities = Headline, Text, []Sensitivity{}
-	nearest, late, runs := -1, 0, 0
+	late, runs := 0, 0
 	for i := range r.Measured {
 		m := &r.Measured[i]
 		m.Name = m.String()
+		m.Busy, m.Failed = 0, 0
 		var rates []float64
+		why := ""
 		for _, run := range m.Runs {
 			rates = append(rates, run.BitsPerSecond)
 			runs++
-			if run.busy() {
-				late++
+			switch {
+			case run.Why != "":
+				m.Failed++
+				why = run.Why
+			case run.busy():
+				m.Busy++
 			}
+		}
+		late += m.Busy
+		if m.Failed > 0 {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("%s: %d of %d runs carried nothing for a station, which counts as 0: %s", m.Name, m.Failed, len(m.Runs), why))
 		}
 		m.Median, m.Low, m.High = samples.Quantile(rates, 0.5), slices.Min(rates), slices.Max(rates)
 		if base := r.Measured[0].Median; base > 0 {
 			m.Change = m.Median/base - 1
 		}
-		if nearest < 0 || math.Abs(m.Median-Headline) < math.Abs(r.Measured[nearest].Median-Headline) {
-			nearest = i
-		}
 	}
-	if nearest >= 0 {
-		r.Nearest = r.Measured[nearest].Name
-	}
+	r.Meetings = []Meeting{r.meeting(Headline), r.meeting(Text)}
 	for _, parameter := range []string{mcs, ampdu, distance, stations, mtu} {
 		var of []Measured
 		for _, m := range r.Measured {
@@ -206,6 +223,18 @@ func (r *Result) Evaluate() {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("in %d of %d runs the machine had less than %.0f %% of its cores to spare, or was late by more than %.0f ms with one packet in a hundred: "+
 			"what these measured may be its limit and not the air's", late, runs, leastIdle*100, tooLate/1e3))
 	}
+}
+
+// meeting is all settings that a figure may be from, as far as their runs scatter. Which median is the nearest to it would
+// be chance.
+func (r *Result) meeting(paper float64) Meeting {
+	met := Meeting{Paper: paper, Settings: []string{}}
+	for _, m := range r.Measured {
+		if m.Low <= paper && paper <= m.High {
+			met.Settings = append(met.Settings, m.Name)
+		}
+	}
+	return met
 }
 
 // sensitivity of one parameter, whose settings come in some order.

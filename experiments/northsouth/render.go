@@ -2,6 +2,8 @@ package northsouth
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"pqlab/experiments"
 	"pqlab/report"
@@ -9,37 +11,56 @@ import (
 
 // Beside is the paper beside the built-in lab.
 func (r Result) Beside() report.Table {
-	t := report.Table{Text: 1, Head: []string{"what", "Gbit/s", "least", "most", "of the paper's"}}
-	row := func(what string, bits, low, high float64) {
-		cells := []string{what, fmt.Sprintf("%.3f", bits/1e9), "–", "–", fmt.Sprintf("%.0f %%", 100*bits/Headline)}
-		if high > 0 {
-			cells[2], cells[3] = fmt.Sprintf("%.3f", low/1e9), fmt.Sprintf("%.3f", high/1e9)
-		}
-		t.Rows = append(t.Rows, cells)
+	t := report.Table{Text: 1, Head: []string{"what", "median Gbit/s", "least run", "most run", "share of the paper's", "model Gbit/s, not measured"}}
+	for _, paper := range []struct {
+		name string
+		bits float64
+	}{{"the paper", Headline}, {"the paper, in one sentence", Text}} {
+		t.Rows = append(t.Rows, []string{paper.name, short(paper.bits), "–", "–", share(paper.bits), "–"})
 	}
-	row("the paper", Headline, 0, 0)
-	row("the paper, in one sentence", Text, 0, 0)
 	for _, m := range r.Measured {
 		if m.Parameter == asBuiltIn {
-			row("pqlab, "+m.Name, m.Median, m.Low, m.High)
+			t.Rows = append(t.Rows, []string{"pqlab, " + m.Name, m.carries(), short(m.Low), short(m.High), share(m.Median), short(m.Model)})
 		}
 	}
 	return t
 }
 
+// short prints a rate in Gbit/s, without the unit.
+func short(bits float64) string { return fmt.Sprintf("%.3f", bits/1e9) }
+
+// share is a rate in terms of the headline.
+func share(bits float64) string { return fmt.Sprintf("%.0f %%", 100*bits/Headline) }
+
+// carries is the median, or what was lacking in all runs: "no tunnel".
+func (m Measured) carries() string {
+	if m.Median == 0 && m.Failed == len(m.Runs) && m.Failed > 0 {
+		what, _, _ := strings.Cut(m.Runs[0].Why, ":")
+		return what
+	}
+	return short(m.Median)
+}
+
 // Settings is all that was measured.
 func (r Result) Settings() report.Table {
-	t := report.Table{Text: 1, Head: []string{"setting", "Gbit/s", "least", "most", "change", "a station", "runs", "1 % later than µs", "idle", "model, not measured"}}
+	t := report.Table{Text: 1, Head: []string{
+		"setting", "median Gbit/s", "least run", "most run", "against as built in", "each station", "runs", "99 % less late than", "cores idle", "model Gbit/s, not measured",
+	}}
 	for _, m := range r.Measured {
-		each, late, idle := m.Median, 0.0, 1.0
+		each, late, idle, ran := m.Median, 0.0, 1.0, false
 		for _, run := range m.Runs {
-			each, late, idle = m.Median/float64(len(run.Stations)), max(late, run.LateP99Us), min(idle, run.Idle)
+			each = m.Median / float64(len(run.Stations))
+			if run.Why == "" {
+				late, idle, ran = max(late, run.LateP99Us), min(idle, run.Idle), true
+			}
 		}
-		t.Rows = append(t.Rows, []string{
-			m.Name, fmt.Sprintf("%.3f", m.Median/1e9), fmt.Sprintf("%.3f", m.Low/1e9), fmt.Sprintf("%.3f", m.High/1e9),
-			fmt.Sprintf("%+.0f %%", 100*m.Change), fmt.Sprintf("%.3f", each/1e9), fmt.Sprint(len(m.Runs)), fmt.Sprintf("%.0f", late), fmt.Sprintf("%.0f %%", 100*idle),
-			fmt.Sprintf("%.3f", m.Model/1e9),
-		})
+		row := []string{
+			m.Name, m.carries(), short(m.Low), short(m.High), fmt.Sprintf("%+.0f %%", 100*m.Change), short(each), fmt.Sprint(len(m.Runs)), "–", "–", short(m.Model),
+		}
+		if ran {
+			row[7], row[8] = fmt.Sprintf("%.0f µs", late), fmt.Sprintf("%.0f %%", 100*idle)
+		}
+		t.Rows = append(t.Rows, row)
 	}
 	return t
 }
@@ -55,8 +76,11 @@ func (r Result) Depends() report.Table {
 
 // Chart draws all settings beside the paper.
 func (r Result) Chart() report.Chart {
-	c := report.Chart{Title: "North-south", Unit: "Mbit/s", Rows: []string{"throughput"}, Columns: []report.ChartColumn{{Name: "paper and pqlab", Note: r.Radio}}}
-	bars := []*report.ChartBar{{Value: Headline / 1e6, Title: "the paper: " + gbit(Headline)}, {Value: Text / 1e6, Title: "the paper, in one sentence: " + gbit(Text)}}
+	c := report.Chart{
+		Title: "North-south", Unit: "Gbit/s", Linear: true, Rows: []string{"throughput"},
+		Columns: []report.ChartColumn{{Name: "The paper, and what pqlab measured", Note: "Bars: medians; whiskers: least and most run; diamonds: the model of the air, not measured. " + r.Radio}},
+	}
+	bars := []*report.ChartBar{{Value: Headline / 1e9, Title: "the paper: " + gbit(Headline)}, {Value: Text / 1e9, Title: "the paper, in one sentence: " + gbit(Text)}}
 	c.Places = []report.ChartPlace{{Group: "paper", Name: "1"}, {Group: "paper", Name: "2"}}
 	for _, m := range r.Measured {
 		name := fmt.Sprint(m.Value)
@@ -67,9 +91,14 @@ func (r Result) Chart() report.Chart {
 			}
 		}
 		c.Places = append(c.Places, report.ChartPlace{Group: m.Parameter, Name: name})
-		bars = append(bars, &report.ChartBar{
-			Value: m.Median / 1e6, Low: m.Low / 1e6, High: m.High / 1e6, Title: fmt.Sprintf("%s: %s, %s to %s", m.Name, gbit(m.Median), gbit(m.Low), gbit(m.High)),
-		})
+		bar := &report.ChartBar{
+			Value: m.Median / 1e9, Low: m.Low / 1e9, High: m.High / 1e9, Beside: m.Model / 1e9, Marked: m.Failed > 0,
+			Title: fmt.Sprintf("%s: %s, %s to %s; by the model, not measured, %s", m.Name, gbit(m.Median), gbit(m.Low), gbit(m.High), gbit(m.Model)),
+		}
+		if m.Median == 0 {
+			bar.Title = m.Name + ": " + m.carries()
+		}
+		bars = append(bars, bar)
 	}
 	c.Bars = [][][]*report.ChartBar{{bars}}
 	return c
@@ -80,10 +109,35 @@ func (r Result) Method() []string {
 	return []string{
 		fmt.Sprintf("The built-in lab north-south, its client %s; each setting changes one thing of it. TCP from the client to the host if nothing else is said, %.3g s, payload; "+
 			"UDP as IP packets. Median of the runs, each with a seed of its own, and the least and the most of them.", r.Radio, r.Duration),
-		"Idle is the least that was left of the cores' time in a run. The model's figure is the air alone, in virtual time: full segments one way, without TCP's acknowledgements and without a machine that is busy.",
-		fmt.Sprintf("Nearest to the paper's %s: %s.", gbit(Headline), r.Nearest),
+		"Cores idle is the least that was left of the cores' time in a run, and 99 % less late than: by what all but one packet in a hundred kept the air's schedule at least. " +
+			fmt.Sprintf("The model's figure is the air alone, in virtual time: full segments one way, without TCP's acknowledgements and without a machine that is busy; median of %d seeds.", modelSeeds),
+		r.meets(Headline) + " " + r.meets(Text),
 		"The paper names neither channel, distance, MCS, aggregation nor the protocol that iperf spoke, and let the MTU be what the path made of it. So a setting that meets its figure could be its own; it need not.",
 	}
+}
+
+// meets lists the settings that one of the paper's figures may be from.
+func (r Result) meets(paper float64) string {
+	var all []string
+	for _, met := range r.Meetings {
+		if met.Paper != paper {
+			continue
+		}
+		for _, m := range r.Measured {
+			if !slices.Contains(met.Settings, m.Name) {
+				continue
+			}
+			text := fmt.Sprintf("%s (%s to %s; model %s", m.Name, short(m.Low), short(m.High), short(m.Model))
+			if m.Busy > 0 {
+				text += fmt.Sprintf("; in %d of %d runs the machine may have been the limit", m.Busy, len(m.Runs))
+			}
+			all = append(all, text+")")
+		}
+	}
+	if len(all) == 0 {
+		return fmt.Sprintf("No setting has runs on both sides of the paper's %s.", gbit(paper))
+	}
+	return fmt.Sprintf("The paper's %s lies within the runs of: %s.", gbit(paper), strings.Join(all, ", "))
 }
 
 // Document is the page of a report.
