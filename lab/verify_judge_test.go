@@ -376,6 +376,32 @@ func TestRateOf(t *testing.T) {
 	}
 }
 
+// What nothing measures is named, and nothing else.
+func TestUnseen(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		shape topology.Shape
+		want  []string // in each
+	}{
+		{topology.Shape{Rate: 1, Delay: 1, Jitter: 1, Loss: 1, Duplication: 1}, nil},
+		{topology.Shape{Reordering: 0.1}, []string{"reordering"}},
+		{topology.Shape{Rate: 1, Queue: topology.Queue{Kind: topology.CoDel}}, []string{"codel"}},
+		{topology.Shape{Rate: 1, Queue: topology.Queue{Time: 7 * time.Millisecond}}, []string{"7ms"}},
+		{topology.Shape{Rate: 1, Queue: topology.Queue{Bytes: 30000}, Reordering: 0.1}, []string{"reordering", "30000"}},
+	} {
+		got := unseen(tt.shape)
+		if len(got) != len(tt.want) {
+			t.Errorf("%v: %q", tt.shape, got)
+			continue
+		}
+		for i := range got {
+			if !strings.Contains(got[i], tt.want[i]) {
+				t.Errorf("%v: %q does not name %s", tt.shape, got[i], tt.want[i])
+			}
+		}
+	}
+}
+
 // What cannot be measured in a time that one waits for is not tried.
 func TestUnmeasurable(t *testing.T) {
 	t.Parallel()

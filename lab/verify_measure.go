@@ -72,6 +72,9 @@ func (l *Lab) Measure(ctx context.Context, p topology.PlannedLink, t topology.To
 		}
 		return m, nil
 	}
+	for side := range m {
+		m[side].Unmeasured = unseen(p.Shape)
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("link %s: measuring it: %w", p.Name, err)
@@ -143,6 +146,17 @@ func unmeasurable(p topology.PlannedLink, ignored []string) string {
 		return "it changes by a schedule"
 	}
 	return ""
+}
+
+// unseen is what is asked of a shape that nothing here measures, of a link that is measured otherwise.
+func unseen(s topology.Shape) (all []string) {
+	if s.Reordering > 0 {
+		all = append(all, "reordering")
+	}
+	if s.Queue != (topology.Queue{}) {
+		all = append(all, s.Queue.String())
+	}
+	return all
 }
 
 // way is a link with an address at each end that nothing else has.
@@ -290,9 +304,6 @@ func lossy(w topology.Shape) bool { return w.Loses() || w.Duplication > 0 }
 // room in the queue.
 func (s *sample) loss() error {
 	w := s.m.Wanted
-	if w.Reordering > 0 {
-		s.unmeasured("reordering")
-	}
 	if !lossy(w) {
 		return nil
 	}

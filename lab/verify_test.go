@@ -219,6 +219,28 @@ func TestVerifySees(t *testing.T) {
 	}
 }
 
+// A queue is not measured, which is said of both directions.
+func TestVerifyNamesQueues(t *testing.T) {
+	plan := needShaper(t, topology.New("x").Verify(loose).Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), 5*topology.Mbit, topology.Queue{Kind: topology.CoDel}), "wire")
+	l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Down(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, m := range l.Verified {
+		if m.Delay == nil || m.Rate == nil || len(m.Unmeasured) != 1 || !strings.Contains(m.Unmeasured[0], topology.CoDel) {
+			t.Errorf("%+v", m)
+		}
+	}
+	if len(l.Verified) != 2 || len(l.Warnings) != 2 {
+		t.Errorf("%d directions, %q", len(l.Verified), l.Warnings)
+	}
+}
+
 // A link that loses packets though it is to lose none is seen.
 func TestVerifySeesLosses(t *testing.T) {
 	plan := needShaper(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), topology.Delay(time.Millisecond)), "wire")
