@@ -5,8 +5,28 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/links/wire"
 	"pqlab/topology"
 )
+
+// One in a hundred packets may come a millisecond late, of as many as have one in a hundred, and none may be missed.
+func TestLateBounds(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		packets int64
+		p99     time.Duration
+		missed  uint64
+		words   int
+	}{
+		{100, 990 * time.Microsecond, 0, 0}, {100, time.Millisecond, 0, 0}, {100, 1010 * time.Microsecond, 0, 1},
+		{99, time.Second, 0, 0}, {0, 0, 1, 1}, {99, time.Second, 1, 1}, {100, 2 * time.Millisecond, 1, 2},
+	} {
+		w := Wire{Lateness: wire.Lateness{Packets: tt.packets, P50: tt.p99, P99: tt.p99, Max: 10 * time.Second}, Missed: tt.missed}
+		if got := w.Late(); len(got) != tt.words {
+			t.Errorf("%+v: %q", tt, got)
+		}
+	}
+}
 
 // A wire that was not run in time says so of the direction that it was late in, and loses nothing silently.
 func TestLate(t *testing.T) {
