@@ -31,13 +31,33 @@ func (r *runner) driven() (all []driven) {
 	return all
 }
 
+// kernels are the lab's links that the kernel shapes, with what does it.
+func (r *runner) kernels() (all []string) {
+	for _, p := range r.plan.Links {
+		switch shaper := r.lab.Link(p.Name).State().Shaper; shaper {
+		case "wire", "none":
+		default:
+			all = append(all, fmt.Sprintf("%s (%s)", p.Name, shaper))
+		}
+	}
+	return all
+}
+
 // judgeSchedule puts into the result how late wires were. Where this machine was too busy for one that is a warning, and
-// for a strict run a failed check.
-func (r *runner) judgeSchedule(wires []driven) {
-	if len(wires) == 0 { // the kernel does not tell how late it is
+// for a strict run a failed check. How late the kernel is with the links that it shapes nobody tells, and a strict run says so.
+func (r *runner) judgeSchedule(wires []driven, kernels []string) {
+	const most = 3 // that are told in words
+	if r.options.Strict && len(kernels) > 0 {
+		more := ""
+		if n := len(kernels) - most; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		r.warn("whether these links keep their schedule is not known: " + strings.Join(kernels[:min(most, len(kernels))], ", ") + more +
+			"; the kernel shapes them, and does not tell how late it is; --shaper=wire would tell")
+	}
+	if len(wires) == 0 {
 		return
 	}
-	const most = 3 // that are told in words
 	var words []string
 	late, worst := 0, report.Lateness{}
 	for _, w := range wires {

@@ -21,24 +21,29 @@ func TestJudgeSchedule(t *testing.T) {
 	punctual := direction("ab", "b", "a", 5000, 300*time.Microsecond, 0)
 	for name, tt := range map[string]struct {
 		wires   []driven
+		kernels []string
 		late    []bool
 		failing bool
 		words   []string // of the warning, or of the failed check
 	}{
-		"no wires":         {},
-		"punctual":         {wires: []driven{punctual}, late: []bool{false}},
-		"late":             {[]driven{punctual, direction("ab", "a", "b", 1000, 7*time.Millisecond, 0)}, []bool{false, true}, true, []string{"link ab", "node a", "7ms", "1000"}},
-		"few packets":      {wires: []driven{direction("ab", "a", "b", 10, 7*time.Millisecond, 0)}, late: []bool{false}},
-		"nothing was sent": {wires: []driven{{link: "ab", from: "a", to: "b"}}, late: []bool{false}},
-		"missed":           {[]driven{direction("ab", "a", "b", 0, 0, 3)}, []bool{true}, true, []string{"link ab", "3 packets"}},
+		"no wires":                 {},
+		"punctual":                 {wires: []driven{punctual}, late: []bool{false}},
+		"late":                     {wires: []driven{punctual, direction("ab", "a", "b", 1000, 7*time.Millisecond, 0)}, late: []bool{false, true}, failing: true, words: []string{"link ab", "node a", "7ms", "1000"}},
+		"few packets":              {wires: []driven{direction("ab", "a", "b", 10, 7*time.Millisecond, 0)}, late: []bool{false}},
+		"nothing was sent":         {wires: []driven{{link: "ab", from: "a", to: "b"}}, late: []bool{false}},
+		"missed":                   {wires: []driven{direction("ab", "a", "b", 0, 0, 3)}, late: []bool{true}, failing: true, words: []string{"link ab", "3 packets"}},
+		"by the kernel":            {kernels: []string{"cd (netem)"}},
+		"by both":                  {wires: []driven{punctual}, kernels: []string{"cd (netem)", "ef (tbf)"}, late: []bool{false}},
+		"by both, late":            {wires: []driven{direction("ab", "a", "b", 0, 0, 3)}, kernels: []string{"cd (netem)"}, late: []bool{true}, failing: true, words: []string{"link ab"}},
+		"by the kernel many times": {kernels: []string{"cd (netem)", "ef (tbf)", "gh (tbf)", "ij (tbf)", "kl (tbf)"}},
 		"many": {
-			[]driven{direction("l1", "a", "b", 0, 0, 1), direction("l2", "a", "b", 0, 0, 1), direction("l3", "a", "b", 0, 0, 1), direction("l4", "a", "b", 0, 0, 1), direction("l5", "a", "b", 0, 0, 1)},
-			[]bool{true, true, true, true, true}, true, []string{"l1", "l2", "l3", "2 more"},
+			wires: []driven{direction("l1", "a", "b", 0, 0, 1), direction("l2", "a", "b", 0, 0, 1), direction("l3", "a", "b", 0, 0, 1), direction("l4", "a", "b", 0, 0, 1), direction("l5", "a", "b", 0, 0, 1)},
+			late:  []bool{true, true, true, true, true}, failing: true, words: []string{"l1", "l2", "l3", "2 more"},
 		},
 	} {
 		for _, strict := range []bool{false, true} {
 			r := &runner{options: Options{Strict: strict}, result: report.Result{Checks: []report.Check{{Name: "other", OK: true}}}}
-			r.judgeSchedule(tt.wires)
+			r.judgeSchedule(tt.wires, tt.kernels)
 			var late []bool
 			for i, l := range r.result.Lateness {
 				late = append(late, l.Late)
@@ -59,7 +64,14 @@ func TestJudgeSchedule(t *testing.T) {
 			}
 			told := ""
 			if strict {
-				if failed := r.result.Verdict() == report.Fail; failed != tt.failing || len(r.result.Warnings) > 0 {
+				// Of what the kernel shapes nothing is known, and that is said.
+				unknown := strings.Join(r.result.Warnings, " ")
+				for i, k := range tt.kernels {
+					if told := strings.Contains(unknown, k); told != (i < 3) {
+						t.Errorf("%s: %q, told of %s: %v", name, unknown, k, told)
+					}
+				}
+				if failed := r.result.Verdict() == report.Fail; failed != tt.failing || len(r.result.Warnings) != min(1, len(tt.kernels)) {
 					t.Errorf("%s: %+v, warnings %q", name, r.result.Checks, r.result.Warnings)
 				}
 				if checks := r.result.Checks[1:]; len(checks) != min(1, len(tt.wires)) {

@@ -142,7 +142,7 @@ func (r *runner) run(asked context.Context) (err error) {
 			return err
 		}
 	}
-	r.judgeSchedule(r.driven())
+	r.judgeSchedule(r.driven(), r.kernels())
 	r.options.Progress("counting")
 	if err := r.count(ctx); err != nil {
 		return err
