@@ -5,7 +5,7 @@ GO ?= go
 noble = pqc/falcon/noble
 installed = $(noble)/node_modules/.package-lock.json
 
-.PHONY: demo test testvm floats lint bench kills fuzz guest tshark build clean
+.PHONY: demo test testvm testvm_packages testvm_some floats lint bench kills fuzz guest tshark build clean
 
 ## demo: one lab from topology to rekeying ESP traffic over Wi-Fi, measured; the report is out/demo/index.html. Airtime takes TAP
 ## interfaces, and a machine that lends none runs the lab without
@@ -14,9 +14,10 @@ demo: build
 	set -- --duration 5s --rekey-blocks 2000000 --report out/demo; \
 	demo "$$@" || { status=$$?; [ $$status = 3 ] || exit $$status; demo "$$@" --shaper none; }
 
-## test: lint, every test with the race detector, which is every claim too, and then testvm; what was skipped says why
+## test: lint, every test with the race detector, which is every claim too, and then testvm; what was skipped says why.
+## Tests wait much, so that four packages run at a time; those that take longest begin
 test: lint build guest tshark $(installed)
-	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
+	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m -p 4 ./suites/... ./cmd/... ./...
 	$(MAKE) --no-print-directory floats
 	@if command -v qemu-system-x86_64 >/dev/null && { bin/pqlab vm fetch >/dev/null || bin/pqlab vm -- true; }; then \
 		$(MAKE) --no-print-directory testvm; \
@@ -33,8 +34,14 @@ some_in_guest = -run 'RunXfrm|RunStrongSwan|RunCaptureDecrypted/xfrm|ByHand|Hand
 ## testvm: the claims in guest kernels that have IPsec and netem, and the tests of the packages that are about these
 testvm: build guest
 	bin/pqlab test --mode vm
-	$(GO) test -count 1 -p 2 -skip '/(wire|tbf)$$' -exec '$(CURDIR)/bin/pqlab vm --memory 1G --' $(in_guest)
-	$(GO) test -count 1 -p 2 -exec '$(CURDIR)/bin/pqlab vm --memory 1G --' $(some_in_guest)
+	$(MAKE) --no-print-directory -j 2 -O testvm_packages testvm_some
+
+# A guest for each, and two at a time.
+guest_test = $(GO) test -count 1 -p 1 -exec '$(CURDIR)/bin/pqlab vm --memory 1G --'
+testvm_packages:
+	$(guest_test) -skip '/(wire|tbf)$$' $(in_guest)
+testvm_some:
+	$(guest_test) $(some_in_guest)
 
 ## floats: Falcon where the compiler could fuse multiplications and additions, and in integers only: the results are the same
 floats:
