@@ -332,6 +332,63 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// A wire for which something is always about to be due looks at the clock for a part of the time only.
+func TestLooksForAPart(t *testing.T) {
+	m := &soon{}
+	w, err := New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.Do(func(time.Duration) { m.start = w.start }); err != nil {
+		t.Fatal(err)
+	}
+	usage := func() (u unix.Rusage) {
+		if err := w.Do(func(time.Duration) {
+			if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+				t.Error(err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	taken := func(u unix.Rusage) time.Duration { return time.Duration(u.Utime.Nano() + u.Stime.Nano()) }
+	before, began := usage(), time.Now()
+	time.Sleep(time.Second) // is what is tried
+	after, passed := usage(), time.Since(began)
+	// A quarter of the time, and as long again to fall asleep and wake up.
+	used := taken(after) - taken(before)
+	if used > passed/2 {
+		t.Errorf("it took %v of %v", used, passed)
+	}
+	// On a busy machine it gets less than it would take; but there too it falls asleep between looks.
+	if slept := after.Nvcsw - before.Nvcsw; time.Duration(slept) < used/time.Millisecond {
+		t.Errorf("in %v it slept %d times", used, slept)
+	}
+	w.Close()
+	if m.asked < 1000 {
+		t.Errorf("it looked %d times", m.asked)
+	}
+}
+
+// soon is a medium of which something is always due in a moment, and nothing ever comes.
+type soon struct {
+	start time.Time
+	asked int
+}
+
+func (s *soon) Enter(time.Duration, int, medium.Packet) {}
+
+func (s *soon) Next() (time.Duration, bool) {
+	s.asked++
+	return time.Since(s.start) + margin*9/10, !s.start.IsZero()
+}
+
+func (s *soon) Leave(time.Duration, func(int, medium.Packet)) {}
+
+func (s *soon) Whole(int) int { return 0 }
+
 // Close leaves no thread, no descriptor and no interface, in the midst of traffic and at any time.
 func TestCloseLeavesNothing(t *testing.T) {
 	needTAP(t)
