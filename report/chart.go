@@ -242,10 +242,13 @@ func (c Chart) bar(s *svg, a axis, b *ChartBar, p ChartPlace, mid, width float64
 		above = min(above, a.y(b.High))
 		s.add(`<path class="whisker" d="M%s %sh8m-4 0V%sm-4 0h8"/>`, px(mid-4), px(a.y(b.High)), px(a.y(b.Low)))
 	}
-	s.add(`<text class="figure-value" text-anchor="middle" x="%s" y="%s">%s</text>`, px(mid), px(above-4), a.figure(b.Value))
 	if beside := num(b.Beside); beside > 0 {
+		if yy := a.y(beside); yy < above+chartDiamond && yy > above-3*chartDiamond { // where the figure would be
+			above = yy - chartDiamond
+		}
 		s.add(`<path class="beside" d="M%s %sl%[3]s %[3]s -%[3]s %[3]s -%[3]s -%[3]sz"/>`, px(mid), px(a.y(beside)-chartDiamond), px(chartDiamond))
 	}
+	s.add(`<text class="figure-value" text-anchor="middle" x="%s" y="%s">%s</text>`, px(mid), px(above-4), a.figure(b.Value))
 	if b.Marked {
 		s.add(`<text class="mark" text-anchor="middle" x="%s" y="%s">*</text>`, px(mid), px(above-13))
 	}

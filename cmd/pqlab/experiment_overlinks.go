@@ -38,6 +38,7 @@ only where it is significant. All of it is computed from what was measured in th
 	losses := c.Flags().StringSlice("losses", []string{"0", "1%", "10%"}, "of the link: share of packets, each way")
 	devices := c.Flags().StringSlice("devices", []string{thisMachine, "jetson-nano/bluefield-2"},
 		"profiles of initiator/responder, one core of each; "+thisMachine+": as fast as this machine")
+	lossy := c.Flags().Int("lossy-repeats", 0, "exchanges of each suite where the loss is 1 % or more and times scatter by TCP's timeouts (default three times --repeats; with --quick as many)")
 	limit := c.Flags().Duration("limit", 10*time.Second, "after which an exchange counts as never ended")
 	identity := choice{value: "fresh", known: []string{"fresh", "pinned"}}
 	c.Flags().Var(&identity, "identity", "fresh (a signature key for each exchange) or pinned")
@@ -57,8 +58,18 @@ only where it is significant. All of it is computed from what was measured in th
 				}
 			}
 		}
+		switch {
+		case c.Flags().Changed("lossy-repeats"):
+			if *lossy < 1 || *lossy > 1000 {
+				return usageError{fmt.Errorf("--lossy-repeats %d: want 1 to 1000", *lossy)}
+			}
+		case *quick:
+			*lossy = *all.repeats
+		default:
+			*lossy = 3 * *all.repeats
+		}
 		o := overlinks.Options{
-			Repeats: *all.repeats, Limit: *limit, Pinned: identity.value == "pinned", Seed: *all.seed, Version: version,
+			Repeats: *all.repeats, Lossy: *lossy, Limit: *limit, Pinned: identity.value == "pinned", Seed: *all.seed, Version: version,
 			Command: append([]string{"pqlab"}, os.Args[1:]...), Lab: all.lab(),
 		}
 		var wrong [5]error

@@ -22,7 +22,7 @@ func TestExperimentOverLinks(t *testing.T) {
 		t.Fatalf("exit status %d: %s", r.code, r.err)
 	}
 	if missing := lacks(parse[any](t, r.out),
-		"experiment", "version", "command[]", "started", "seconds", "kernel", "machine.cpu_model", "dataplane", "shaper", "seed", "schedule.directions", "schedule.late", "schedule.p99_ms", "schedule.where", "warnings", "identity", "repeats", "limit_ms", "queue",
+		"experiment", "version", "command[]", "started", "seconds", "kernel", "machine.cpu_model", "dataplane", "shaper", "seed", "schedule.directions", "schedule.late", "schedule.p99_ms", "schedule.where", "warnings", "identity", "repeats", "lossy_repeats", "limit_ms", "queue",
 		"confidence", "cells[].devices.initiator", "cells[].link.bits_per_second", "cells[].link.delay_ms", "cells[].link.loss", "cells[].suite", "cells[].median_ms",
 		"cells[].q1_ms", "cells[].q3_ms", "cells[].times_ms[]", "cells[].never", "cells[].why", "cells[].handshake_bytes", "cells[].retransmitted_segments",
 		"comparisons[].faster", "comparisons[].shift_ms", "borders[].text", "advice[].verdict",
@@ -87,6 +87,7 @@ func TestExperimentUsage(t *testing.T) {
 		{"exchange-over-links --devices jetson", "jetson-nano"},
 		{"exchange-over-links --devices none/toaster", "toaster"},
 		{"exchange-over-links --repeats 0", "--repeats"},
+		{"exchange-over-links --lossy-repeats 0", "--lossy-repeats"},
 		{"exchange-over-links --limit 1ms", "--limit"},
 		{"exchange-over-links --seed -1", "--seed"},
 		{"exchange-over-links --shaper none", "--shaper"},

@@ -134,10 +134,21 @@ func (r Result) meets(paper float64) string {
 			all = append(all, text+")")
 		}
 	}
+	if len(r.Measured) > 0 && len(r.Measured[0].Runs) == 1 {
+		return fmt.Sprintf("Which settings the paper's %s may be from is not to be seen in one run of each.", gbit(paper))
+	}
 	if len(all) == 0 {
 		return fmt.Sprintf("No setting has runs on both sides of the paper's %s.", gbit(paper))
 	}
 	return fmt.Sprintf("The paper's %s lies within the runs of: %s.", gbit(paper), strings.Join(all, ", "))
+}
+
+// notes are the method, and how well the schedule was kept; where it was not it is a warning.
+func (r Result) notes() []string {
+	if !r.Punctual() {
+		return r.Method()
+	}
+	return append(r.Method(), r.Schedule.String())
 }
 
 // Document is the page of a report.
@@ -146,7 +157,7 @@ func (r Result) Document() report.Document {
 	return report.Document{
 		Title: "North-south", Subtitle: r.Where(), Version: r.Version, Warnings: r.Warnings,
 		Sections: []report.Section{
-			{Title: "Paper and pqlab", Table: &beside, Chart: &chart, Notes: append(r.Method(), r.Schedule.String())},
+			{Title: "Paper and pqlab", Table: &beside, Chart: &chart, Notes: r.notes()},
 			{Title: "What it depends on", Table: &depends},
 			{Title: "All settings", Table: &settings},
 		},

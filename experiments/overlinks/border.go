@@ -28,6 +28,7 @@ type Comparison struct {
 	High  Ms `json:"high_ms"`
 	// Faster is the suite that is; empty where no difference was seen.
 	Faster string `json:"faster"`
+	Late   bool   `json:"late"` // the machine was too busy to keep the link's schedule
 }
 
 func (c Comparison) sign() int {
@@ -69,6 +70,7 @@ type Advice struct {
 	Links   int     `json:"links"`   // that were measured there
 	For     int     `json:"for"`     // at which it was faster
 	Against int     `json:"against"` // at which the other was
+	Late    int     `json:"late"`    // of the links, those whose schedule this machine was too busy to keep
 	Verdict string  `json:"verdict"`
 }
 
@@ -97,7 +99,7 @@ func places() []struct {
 	}{
 		{"in the data centre (1 Gbit/s or more, 1 ms or less, no loss)", func(l Link) bool { return l.Rate >= topology.Gbit && l.DelayMs <= 1 && l.Loss == 0 }, false},
 		{"on slow links (10 Mbit/s or less)", func(l Link) bool { return l.Rate <= slow }, true},
-		{"on lossy links (1% or more) that are not slow", func(l Link) bool { return l.Rate > slow && l.Loss >= 0.01 }, true},
+		{"on lossy links (1% or more) that are not slow", func(l Link) bool { return l.Rate > slow && l.Loss >= leastLossy }, true},
 	}
 }
 
@@ -130,7 +132,7 @@ func (r *Result) Evaluate() {
 				continue
 			}
 			d := samples.Compare(f.values, o.values, r.Confidence)
-			c := Comparison{Devices: f.Devices, Link: f.Link, Falcon: f.Suite, Other: o.Suite, Shift: Ms(d.Shift), Low: Ms(d.Low), High: Ms(d.High)}
+			c := Comparison{Devices: f.Devices, Link: f.Link, Falcon: f.Suite, Other: o.Suite, Shift: Ms(d.Shift), Low: Ms(d.Low), High: Ms(d.High), Late: f.Late || o.Late}
 			switch d.Sign() {
 			case -1:
 				c.Faster = f.Suite
@@ -151,6 +153,22 @@ func (r *Result) Evaluate() {
 		r.Borders = append(r.Borders, borders(of)...)
 		r.Advice = append(r.Advice, advice(of)...)
 	}
+}
+
+// alone lists the suites that are compared with nothing, with the reason.
+func (r Result) alone() (all []string) {
+	for _, c := range r.Cells {
+		compared := slices.ContainsFunc(r.Comparisons, func(d Comparison) bool { return d.Falcon == c.Suite || d.Other == c.Suite })
+		if compared || slices.ContainsFunc(all, func(s string) bool { return strings.HasPrefix(s, c.Suite+" ") }) {
+			continue
+		}
+		why := "what it would be compared with was not measured"
+		if level3 := []string{"dilithium3", "mldsa65"}; slices.Contains(level3, c.signature()) {
+			why = "Falcon has no parameters of its security level, 3, nor anything between 1 and 5"
+		}
+		all = append(all, fmt.Sprintf("%s is measured and compared with nothing: %s.", c.Suite, why))
+	}
+	return all
 }
 
 // Pair is two suites that are compared, and between which devices.
@@ -298,6 +316,9 @@ func advice(of []Comparison) []Advice {
 				continue
 			}
 			a.Links++
+			if c.Late {
+				a.Late++
+			}
 			switch c.Faster {
 			case "":
 			case a.Advised:

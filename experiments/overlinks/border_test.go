@@ -133,6 +133,10 @@ func TestPairs(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("pairs %q", got)
 	}
+	// What has no Falcon of its level is told, once, and so is what has none that was measured.
+	if got := r.alone(); len(got) != 2 || !strings.HasPrefix(got[0], "dilithium3+kyber768 ") || !strings.HasPrefix(got[1], "dilithium2+kyber768 ") || strings.Contains(got[1], "level") {
+		t.Errorf("%q", got)
+	}
 	if len(r.Comparisons) != 6*4 || len(r.Borders) != 6 || len(r.Advice) != 18 {
 		t.Errorf("%d comparisons, %d borders, %d of advice", len(r.Comparisons), len(r.Borders), len(r.Advice))
 	}
@@ -219,6 +223,54 @@ func TestAbout(t *testing.T) {
 		if got := about(rate); got != want {
 			t.Errorf("%d: %s, want %s", rate, got, want)
 		}
+	}
+}
+
+// A verdict on links whose packets were late says so.
+func TestLateVerdict(t *testing.T) {
+	t.Parallel()
+	r := made(9, []string{f512, d2}, []float64{1}, []float64{0}, bytesAndWork)
+	late := func() (n int) {
+		r.Evaluate()
+		for _, row := range r.Verdicts().Rows {
+			if strings.Contains(strings.Join(row, " "), "late") {
+				n++
+			}
+		}
+		return n
+	}
+	if n := late(); n != 0 {
+		t.Errorf("%d verdicts speak of packets that were late", n)
+	}
+	for i := range r.Cells {
+		r.Cells[i].Late = r.Cells[i].Link.Rate == topology.Gbit && r.Cells[i].Suite == d2
+	}
+	// The data centre's: the slow links were in time, and none was lossy.
+	if n := late(); n != 1 || r.Advice[0].Late != 1 || r.Advice[1].Late != 0 {
+		t.Errorf("%d verdicts speak of packets that were late: %+v", n, r.Advice)
+	}
+}
+
+// Why there was no tunnel is told, each reason once.
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	got := reasons([]Cell{{Suite: f512}, {Suite: f512, Why: []string{"x", "y"}}, {Suite: d2, Why: []string{"y"}}})
+	if len(got) != 2 || !strings.Contains(got[0], "x") || !strings.Contains(got[1], f512) {
+		t.Errorf("%q", got)
+	}
+}
+
+// Where packets are lost there may be more exchanges.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	o := Options{Repeats: 15, Lossy: 45}
+	for loss, want := range map[float64]int{0: 15, 0.009: 15, 0.01: 45, 1: 45} {
+		if got := o.repeats(Link{Loss: loss}); got != want {
+			t.Errorf("loss %v: %d, want %d", loss, got, want)
+		}
+	}
+	if got := (Options{Repeats: 15}).repeats(Link{Loss: 0.1}); got != 15 {
+		t.Errorf("%d exchanges, want as many as elsewhere", got)
 	}
 }
 

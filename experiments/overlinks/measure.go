@@ -36,7 +36,7 @@ func queue() topology.Queue { return topology.Queue{Bytes: 64 << 10} }
 // Measure runs the experiment. Every exchange is one between two agents over a shaped link.
 func Measure(ctx context.Context, o Options) (Result, error) {
 	out := Result{
-		About: experiments.Begin(Name, o.Version, o.Command, o.Seed), Identity: "fresh", Repeats: o.Repeats,
+		About: experiments.Begin(Name, o.Version, o.Command, o.Seed), Identity: "fresh", Repeats: o.Repeats, Lossy: o.repeats(Link{Loss: 1}),
 		LimitMs: ms(o.Limit), Queue: queue().String(), Confidence: confidence,
 	}
 	if o.Pinned {
@@ -66,6 +66,7 @@ func Measure(ctx context.Context, o Options) (Result, error) {
 	}
 	out.Dataplane, out.Shaper = m.dataplane, m.shaper
 	out.Warnings = append(out.Warnings, m.caveats()...)
+	out.Warnings = append(out.Warnings, reasons(out.Cells)...)
 	out.Timing(m.schedule)
 	out.Seconds = time.Since(out.Started).Seconds()
 	out.Evaluate()
@@ -156,8 +157,7 @@ func (m *measurement) grid(ctx context.Context, d Devices) ([]Cell, error) {
 			break
 		}
 		all.Go(func() error {
-			// Four round trips, and 12 kB both ways.
-			took := 8*l.delay() + time.Duration(12e3*8/float64(l.Rate)*float64(time.Second)) + exchangeCPU
+			took := l.about()
 			weight := min(room, int64(unit*float64(exchangeCPU)/float64(took)))
 			if err := cores.Acquire(ctx, weight); err != nil {
 				return err
@@ -175,6 +175,13 @@ func (m *measurement) grid(ctx context.Context, d Devices) ([]Cell, error) {
 	flat := slices.Concat(cells...)
 	slices.SortStableFunc(flat, func(a, b Cell) int { return compareLinks(a.Link, b.Link) })
 	return flat, err
+}
+
+// about is how long an exchange takes: four round trips, 12 kB both ways, computing, and TCP's timeouts, of 1 s for two
+// packets and of some 300 ms for 14.
+func (l Link) about() time.Duration {
+	lost := l.Loss * (2*1 + 14*0.3)
+	return 8*l.delay() + exchangeCPU + time.Duration((12e3*8/float64(l.Rate)+lost)*float64(time.Second))
 }
 
 func (m *measurement) tell(of int, what string) {
@@ -212,7 +219,7 @@ func (m *measurement) point(ctx context.Context, d Devices, l Link, number int) 
 		cells[i] = Cell{Devices: d, Link: l, Suite: s.String()}
 	}
 	bytes, again := make([][]float64, len(cells)), make([]uint64, len(cells))
-	for round := range m.Repeats {
+	for round := range m.repeats(l) {
 		for turn := range m.Suites {
 			i := (turn + round) % len(m.Suites)
 			if round/len(m.Suites)%2 == 1 { // so that no suite always comes after the same one
@@ -237,19 +244,22 @@ func (m *measurement) point(ctx context.Context, d Devices, l Link, number int) 
 		if len(bytes[i]) > 0 {
 			cells[i].Bytes = int(samples.Quantile(bytes[i], 0.5))
 		}
-		cells[i].Retransmitted = float64(again[i]) / float64(m.Repeats)
+		cells[i].Retransmitted = float64(again[i]) / float64(m.repeats(l))
 		cells[i].summarize()
 	}
 	state, err := made.Tunnel("ab").State(ctx, "a")
 	if err != nil {
 		return nil, err
 	}
-	m.note(made, fmt.Sprintf("%v, %v", d, l), state.Dataplane)
+	late := m.note(made, fmt.Sprintf("%v, %v", d, l), state.Dataplane)
+	for i := range cells {
+		cells[i].Late = late
+	}
 	return cells, nil
 }
 
-// note remembers what made the point what it was.
-func (m *measurement) note(made *lab.Lab, what, dataplane string) {
+// note remembers what made the point what it was. It says whether the link's schedule was not kept.
+func (m *measurement) note(made *lab.Lab, what, dataplane string) (late bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dataplane, m.shaper = dataplane, made.ShapedBy()
@@ -261,7 +271,9 @@ func (m *measurement) note(made *lab.Lab, what, dataplane string) {
 	for _, w := range made.Link("link").State().Wire {
 		m.dropped += w.Fates[medium.LostQueue] + w.Missed
 	}
+	before := m.schedule.Late
 	m.schedule.Note(what, made)
+	return m.schedule.Late > before
 }
 
 // caveats says what the figures must not be taken for.
@@ -269,6 +281,20 @@ func (m *measurement) caveats() []string {
 	all := slices.Clone(m.warnings)
 	if m.dropped > 0 {
 		all = append(all, fmt.Sprintf("%d packets were dropped by a full queue: not only what a link's loss says was lost", m.dropped))
+	}
+	return all
+}
+
+// reasons says why exchanges failed before the limit: each reason once, with the first link of it.
+func reasons(cells []Cell) (all []string) {
+	var seen []string
+	for _, c := range cells {
+		for _, why := range c.Why {
+			if !slices.Contains(seen, why) {
+				seen = append(seen, why)
+				all = append(all, fmt.Sprintf("no tunnel, and not for want of time, as with %s over %v: %s", c.Suite, c.Link, why))
+			}
+		}
 	}
 	return all
 }

@@ -112,7 +112,7 @@ func TestNoTunnel(t *testing.T) {
 	owner.Check(t)
 	r, err := Measure(t.Context(), Options{
 		Suites: suites(t, f512), Rates: []topology.Rate{topology.Gbit}, Delays: []time.Duration{time.Millisecond}, Losses: []float64{1},
-		Devices: []Devices{{}}, Repeats: 2, Limit: 200 * time.Millisecond,
+		Devices: []Devices{{}}, Repeats: 1, Lossy: 2, Limit: 200 * time.Millisecond,
 	})
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip(err)

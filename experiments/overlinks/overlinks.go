@@ -26,6 +26,7 @@ type Options struct {
 	Losses  []float64       // share of packets, each way
 	Devices []Devices
 	Repeats int
+	Lossy   int           // repeats where the loss is leastLossy or more; 0: as many as elsewhere
 	Limit   time.Duration // after which an exchange counts as never ended
 	Pinned  bool          // long-lived signature keys, in place of one made for each exchange
 	Seed    uint64
@@ -34,6 +35,17 @@ type Options struct {
 	Version  string
 	Command  []string
 	Progress func(done float64, what string) // from one goroutine at a time
+}
+
+// leastLossy is the loss from which on times scatter by TCP's timeouts, and a link counts as lossy.
+const leastLossy = 0.01
+
+// repeats over a link.
+func (o Options) repeats(l Link) int {
+	if l.Loss >= leastLossy && o.Lossy > 0 {
+		return o.Lossy
+	}
+	return o.Repeats
 }
 
 // Devices are the profiles of the two ends; empty means all that this machine has.
@@ -88,6 +100,7 @@ type Result struct {
 	experiments.About
 	Identity   string  `json:"identity"` // "fresh" or "pinned"
 	Repeats    int     `json:"repeats"`
+	Lossy      int     `json:"lossy_repeats"` // where the loss is 1 % or more
 	LimitMs    float64 `json:"limit_ms"`
 	Queue      string  `json:"queue"` // before each link's rate
 	Confidence float64 `json:"confidence"`
@@ -115,6 +128,7 @@ type Cell struct {
 
 	Bytes         int     `json:"handshake_bytes"`        // of an exchange, both ways, TLS included, TCP and IP not; the median
 	Retransmitted float64 `json:"retransmitted_segments"` // of an exchange, both ends, the mean
+	Late          bool    `json:"late"`                   // the machine was too busy to keep the link's schedule
 	values        []float64
 }
 

@@ -52,7 +52,7 @@ func (r Result) Devices() []Devices {
 
 // Times is everything that was measured between some devices, as a table.
 func (r Result) Times(d Devices) report.Table {
-	t := report.Table{Text: 4, Head: []string{"loss", "delay", "rate", "suite", "median ms", "half within", "of", "no tunnel", "bytes", "sent again"}}
+	t := report.Table{Text: 4, Head: []string{"loss", "delay", "rate", "suite", "median ms", "middle half ms", "exchanges", "without tunnel", "bytes", "segments sent again"}}
 	for _, c := range r.Cells {
 		if c.Devices != d {
 			continue
@@ -172,11 +172,19 @@ func (r Result) Verdicts() report.Table {
 			not = a.Falcon
 		}
 		t.Rows = append(t.Rows, []string{
-			a.Devices.String(), a.Where, a.Advised + " rather than " + not, a.Verdict,
+			a.Devices.String(), a.Where, a.Advised + " rather than " + not, a.told(),
 			strconv.Itoa(a.Links), strconv.Itoa(a.For), strconv.Itoa(a.Against), strconv.Itoa(a.Links - a.For - a.Against),
 		})
 	}
 	return t
+}
+
+// told is the verdict, with what it must be taken with.
+func (a Advice) told() string {
+	if a.Late == 0 || a.Verdict == NotMeasured {
+		return a.Verdict
+	}
+	return fmt.Sprintf("%s (packets were late on %d of %d links)", a.Verdict, a.Late, a.Links)
 }
 
 // Chart draws the times between some devices.
@@ -256,13 +264,25 @@ func short(suite string, all []string) string {
 
 // Method says in sentences what the figures are.
 func (r Result) Method() []string {
-	return []string{
-		fmt.Sprintf("Time from asking for the tunnel until its initiator knows that SAs of both directions are in use at both ends. %d exchanges of each suite at each link, the suites in turns; "+
-			"identity %s; queue before the rate: %s. Delay is one way, loss each way and of every packet.", r.Repeats, r.Identity, r.Queue),
+	repeats := fmt.Sprintf("%d exchanges of each suite at each link", r.Repeats)
+	if r.Lossy != r.Repeats {
+		repeats += fmt.Sprintf(", %d where the loss is %s or more", r.Lossy, percent(leastLossy))
+	}
+	return append([]string{
+		fmt.Sprintf("Time from asking for the tunnel until its initiator knows that SAs of both directions are in use at both ends. %s, the suites in turns; "+
+			"identity %s; queue before the rate: %s. Delay is one way, loss each way and of every packet.", repeats, r.Identity, r.Queue),
 		fmt.Sprintf("Bars are medians, whiskers hold the middle half; an asterisk marks links at which an exchange had no tunnel within %v.", time.Duration(r.LimitMs*float64(time.Millisecond))),
 		fmt.Sprintf("A difference is seen where the %s confidence interval of Falcon's shift (Hodges and Lehmann's, by the ranks) is without 0; one comparison in %.0f is wrong about that.",
 			percent(r.Confidence), 1/(1-r.Confidence)),
+	}, r.alone()...)
+}
+
+// notes are the method, and how well the schedule was kept; where it was not it is a warning.
+func (r Result) notes() []string {
+	if !r.Punctual() {
+		return r.Method()
 	}
+	return append(r.Method(), r.Schedule.String())
 }
 
 // Document is the page of a report.
@@ -270,7 +290,7 @@ func (r Result) Document() report.Document {
 	d := report.Document{Title: "Exchange over links", Subtitle: r.Where(), Version: r.Version, Warnings: r.Warnings}
 	if len(r.Advice) > 0 {
 		verdicts := r.Verdicts()
-		d.Sections = append(d.Sections, report.Section{Title: "Does the paper's advice hold?", Table: &verdicts, Notes: append(r.Method(), r.Schedule.String())})
+		d.Sections = append(d.Sections, report.Section{Title: "Does the paper's advice hold?", Table: &verdicts, Notes: r.notes()})
 	}
 	for _, p := range r.Pairs() {
 		limits, where, picture := r.Limits(p), r.Map(p), r.Picture(p)
