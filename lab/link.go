@@ -13,8 +13,11 @@ var ErrNoLink = errors.New("no such link")
 // ErrVerifiedFates says that links are to be verified whose fates are to be recorded or replayed.
 var ErrVerifiedFates = errors.New("sends packets of its own, which have fates too and would be a part of the trace")
 
-// SetLink changes the shape of a link, of what the node from sends over it, or, if from is empty, of both directions. It
-// changes all that is asked for or nothing. A shape that no link can have is topology.Errors, one that the lab's shaper
+// ErrBothWays says that a station was to be changed for one direction of its link.
+var ErrBothWays = errors.New("a station is where it is, and sends as it does, for both directions")
+
+// SetLink changes the shape of a link, of what the node from sends over it, or, if from is empty, of both directions, or the
+// station of a Wi-Fi link, for which from is empty (ErrBothWays). It changes all that is asked for or nothing. A shape that no link can have is topology.Errors, one that the lab's shaper
 // cannot give a *links.UnsupportedError.
 func (l *Lab) SetLink(name, from string, change topology.Change) error {
 	link := l.links[name]
@@ -30,7 +33,7 @@ func (l *Lab) SetLink(name, from string, change topology.Change) error {
 	if from != "" && from != plan.A.Node && from != plan.B.Node {
 		return fmt.Errorf("%w: link %s is between %s and %s, not at %q", ErrNoLink, name, plan.A.Node, plan.B.Node, from)
 	}
-	return link.Set(func(shapes [2]topology.Shape) (_ [2]topology.Shape, err error) {
+	shape := func(shapes [2]topology.Shape) (_ [2]topology.Shape, err error) {
 		for side, node := range []string{plan.A.Node, plan.B.Node} {
 			if from != "" && from != node {
 				continue
@@ -40,5 +43,21 @@ func (l *Lab) SetLink(name, from string, change topology.Change) error {
 			}
 		}
 		return shapes, nil
+	}
+	if !change.MovesStation() {
+		return link.Set(shape)
+	}
+	if plan.WiFi == nil {
+		_, err := change.ApplyStation(plan, topology.Station{})
+		return err
+	}
+	if from != "" {
+		return fmt.Errorf("link %s: %w; leave out --from", name, ErrBothWays)
+	}
+	return link.SetStation(func(shapes [2]topology.Shape, station topology.Station) (_ [2]topology.Shape, _ topology.Station, err error) {
+		if shapes, err = shape(shapes); err == nil {
+			station, err = change.ApplyStation(plan, station)
+		}
+		return shapes, station, err
 	})
 }

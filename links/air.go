@@ -63,7 +63,7 @@ func (a *air) join(link topology.PlannedLink) (*wire.Wire, model, error) {
 		a.cells[link.Cell.AP] = c
 	}
 	c.links++
-	return c.wire, &station{plan: link, number: number, cell: c, air: a}, nil
+	return c.wire, &station{plan: link, number: number, cell: c, air: a, now: *link.WiFi}, nil
 }
 
 // station is a link's part of a cell.
@@ -72,13 +72,18 @@ type station struct {
 	number   int
 	cell     *cell
 	air      *air
+	now      topology.Station // what the plan's has become; the Link's lock guards it
 	released sync.Once
 }
 
 func (s *station) port(side int) int { return wifi.Port(s.number, s.plan, side) }
 
-// set changes the delays, which is all that a link with airtime has of a shape.
 func (s *station) set(at time.Duration, _, next [2]topology.Shape) error {
+	return s.become(at, next, s.now)
+}
+
+// become changes the station, and the delays, which are all that a link with airtime has of a shape.
+func (s *station) become(at time.Duration, next [2]topology.Shape, to topology.Station) error {
 	for _, shape := range next {
 		if shape.Delay = 0; !bare(shape) {
 			return &UnsupportedError{Up: true, Links: []LinkNeeds{{
@@ -86,11 +91,13 @@ func (s *station) set(at time.Duration, _, next [2]topology.Shape) error {
 			}}}
 		}
 	}
-	to, err := wifi.StationOf(s.plan, next)
+	plan := s.plan
+	plan.WiFi = &to
+	described, err := wifi.StationOf(plan, next)
 	if err != nil {
 		return err
 	}
-	return s.cell.wifi.SetStation(at, s.number, to)
+	return s.cell.wifi.SetStation(at, s.number, described)
 }
 
 func (s *station) counters(side int) medium.Counters { return s.cell.wifi.Counters(s.port(side)) }
@@ -111,11 +118,7 @@ func (s *station) release(abandon bool) (err error) {
 // Cell is what the Wi-Fi cell of a link with airtime has done, and which of its stations is the link's. ok is false for
 // any other link, and for one that is closed.
 func (l *Link) Cell() (c wifi.Cell, number int, ok bool) {
-	d, is := l.body.(*driven)
-	if !is {
-		return c, 0, false
-	}
-	s, is := d.model.(*station)
+	d, s, is := l.station()
 	if !is {
 		return c, 0, false
 	}

@@ -83,6 +83,40 @@ func TestCell(t *testing.T) {
 	}
 	pass(phone, 0, a, b, 30*time.Millisecond)
 	pass(phone, 1, b, a, 2*time.Millisecond)
+	// A station is changed with its delays or not at all, and the other has nothing of it.
+	move := func(l *Link, s topology.Shape, change func(*topology.Station)) error {
+		return l.SetStation(func(now [2]topology.Shape, station topology.Station) ([2]topology.Shape, topology.Station, error) {
+			change(&station)
+			return [2]topology.Shape{s, now[1]}, station, nil
+		})
+	}
+	if err := move(phone, topology.Shape{Delay: 5 * time.Millisecond}, func(s *topology.Station) { s.Distance, s.Walls, s.MaxAMPDU = 9, 1, 8 }); err != nil {
+		t.Fatal(err)
+	}
+	pass(phone, 0, a, b, 5*time.Millisecond)
+	for name, err := range map[string]error{
+		"a loss":        move(phone, topology.Shape{Loss: 0.1}, func(s *topology.Station) { s.Distance = 2 }),
+		"another radio": move(phone, topology.Shape{}, func(s *topology.Station) { s.Profile = "jetson-ac-2x2-80" }),
+		"no radio":      move(phone, topology.Shape{}, func(s *topology.Station) { s.Profile = "x" }),
+		"no place":      move(phone, topology.Shape{}, func(s *topology.Station) { s.Distance = -1 }),
+	} {
+		if err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	near, far := jetson.State().Station, phone.State()
+	if near.Distance != 5 || far.Station.Distance != 9 || far.Station.MaxAMPDU != 8 || far.Shapes[0].Delay != 5*time.Millisecond {
+		t.Errorf("%+v, %+v", near, far)
+	}
+	cell, _, _ := phone.Cell()
+	if cell.Stations[0].Distance != 9 || cell.Stations[0].Walls != 1 || cell.Stations[1].Distance != 5 {
+		t.Errorf("%+v", cell.Stations)
+	}
+	pass(jetson, 0, c, d, 0)
+	plain, _, _ := pairOf(t, planned("plain"), shaper)
+	if err := move(plain, topology.Shape{}, func(*topology.Station) {}); !errors.Is(err, ErrNoAirtime) || plain.State().Station != nil {
+		t.Error(err)
+	}
 	if err := phone.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -115,9 +115,14 @@ func (d *driven) attachEnd(side int) error {
 }
 
 func (d *driven) become(now, next [2]topology.Shape) error {
-	var errSet error
-	err := d.wire.Do(func(at time.Duration) { errSet = d.model.set(at, now, next) })
-	if err := errors.Join(err, errSet); err != nil {
+	return d.do(func(at time.Duration) error { return d.model.set(at, now, next) })
+}
+
+// do changes the model on the wire's thread.
+func (d *driven) do(change func(at time.Duration) error) error {
+	var errChange error
+	err := d.wire.Do(func(at time.Duration) { errChange = change(at) })
+	if err := errors.Join(err, errChange); err != nil {
 		return fmt.Errorf("link %s: %w", d.plan.Name, err)
 	}
 	return nil

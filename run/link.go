@@ -12,7 +12,7 @@ import (
 	"pqlab/topology"
 )
 
-// SetLink changes the shape of a link.
+// SetLink changes the shape of a link, and its station.
 func (h *held) SetLink(_ context.Context, link, from string, args []string) error {
 	change, err := topology.ParseChange(args)
 	if err == nil {
@@ -20,7 +20,7 @@ func (h *held) SetLink(_ context.Context, link, from string, args []string) erro
 	}
 	var mistakes topology.Errors
 	switch {
-	case errors.As(err, &mistakes), errors.Is(err, links.ErrUnshaped), errors.Is(err, links.ErrReplay):
+	case errors.As(err, &mistakes), errors.Is(err, lab.ErrBothWays), errors.Is(err, links.ErrUnshaped), errors.Is(err, links.ErrReplay):
 		return fmt.Errorf("%w: %v", supervisor.ErrInput, err)
 	case errors.Is(err, lab.ErrNoLink):
 		return noLink{err}
@@ -35,6 +35,9 @@ func (noLink) Is(target error) bool { return target == supervisor.ErrNoLink }
 
 // linkStatus describes a link. ignored is what it does not do though the topology asks for it.
 func linkStatus(p topology.PlannedLink, state links.State, ignored []string) supervisor.LinkStatus {
+	if state.Station != nil {
+		p.WiFi = state.Station
+	}
 	status := func(s topology.Shape) supervisor.ShapeStatus {
 		out := shapeStatus(s)
 		out.Text = p.Does(s)

@@ -35,4 +35,8 @@ func TestLinkStatus(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
+	moved := linkStatus(radio, links.State{Shaper: "wire", Station: &topology.Station{Profile: "jetson-ac-2x2-80", Distance: 9, Walls: 1}}, nil)
+	if want := "airtime of jetson-ac-2x2-80 at 9m behind 1 wall"; moved.FromA.Text != want || moved.FromB.Text != want {
+		t.Errorf("moved: %q and %q", moved.FromA.Text, moved.FromB.Text)
+	}
 }

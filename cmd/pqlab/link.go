@@ -23,17 +23,24 @@ func newLinkSet() *cobra.Command {
 	for some := range slices.Chunk(topology.ShapeKeys(), 7) {
 		keys = append(keys, "  "+strings.Join(some, ", "))
 	}
+	stationKeys := strings.Join(topology.StationKeys(), ", ")
 	c := &cobra.Command{
-		Use: "set LAB LINK KEY=VALUE…", Short: "Change what a link does to packets",
+		Use: "set LAB LINK KEY=VALUE…", Short: "Change what a link does to packets, or where its Wi-Fi station is",
 		Long: "set gives keys of a link new values, as a topology has them:\n\n" + strings.Join(keys, ",\n") + `
 
 The value none takes a key back. What is not named stays as it is. It holds for both directions, or with --from for what
-that node sends. A lab that is up keeps its shaper; one that is up with --shaper wire can change to all of it, but of a
-link with airtime the delay alone.
+that node sends. A lab that is up keeps its shaper; one that is up with --shaper wire can change to all of it.
+
+A Wi-Fi link with airtime takes of these the delay alone, and what its wifi has but for the radio:
+
+  ` + stationKeys + `
+
+Its station is where it is for both directions, so not with --from. mcs=auto has rate control choose.
 
 All of it is changed or nothing; pqlab ps LAB shows what holds.`,
 		Example: "  pqlab link set lab h1-h2 delay=20ms jitter=2ms loss=1%\n  pqlab link set lab h1-h2 --from h1 rate=10Mbit/s\n" +
-			"  pqlab link set lab h1-h2 loss=none 'gilbert_elliott={p: 1%, r: 25%}'",
+			"  pqlab link set lab h1-h2 loss=none 'gilbert_elliott={p: 1%, r: 25%}'\n" +
+			"  pqlab link set lab laptop-ap distance=20m walls=1 mcs=auto",
 		Args: args(cobra.MinimumNArgs(3)),
 	}
 	asJSON := jsonFlag(c)

@@ -15,7 +15,8 @@ func TestLinkSetKeys(t *testing.T) {
 	for _, w := range words {
 		named[w] = true
 	}
-	for _, key := range append(topology.ShapeKeys(), "delay", "rate_trace", "queue", "loss_trace", "outages") {
+	keys := append(topology.ShapeKeys(), "delay", "rate_trace", "queue", "loss_trace", "outages", "distance", "walls", "path", "mcs", "max_ampdu")
+	for _, key := range append(keys, topology.StationKeys()...) {
 		if !named[key] {
 			t.Errorf("no %s in %q", key, newLinkSet().Long)
 		}
