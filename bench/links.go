@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pqlab/bench/crypto"
@@ -15,6 +16,9 @@ import (
 
 // Links is how far links are off what they are asked for, and what a wire costs.
 type Links struct {
+	Machine crypto.Machine `json:"machine"`
+	Started time.Time      `json:"started"`
+	Seconds float64        `json:"seconds"` // that it took
 	// Caveat says what the figures must not be taken for; empty where they may be taken for the machine's.
 	Caveat   string            `json:"caveat,omitempty"`
 	Shapers  []string          `json:"shapers"`
@@ -25,8 +29,12 @@ type Links struct {
 	Losses   []LossError       `json:"losses"`
 	Load     *Load             `json:"load,omitempty"` // beside which links were measured loaded
 	// LoadMissing is why nothing was measured beside a load; empty if it was.
-	LoadMissing string     `json:"load_missing,omitempty"`
-	Wire        *WireGoals `json:"wire,omitempty"` // nil where there is none
+	LoadMissing string `json:"load_missing,omitempty"`
+	// LeftOut is what of the grid this machine was not asked for, and why; empty if nothing.
+	LeftOut     string     `json:"left_out,omitempty"`
+	Wire        *WireGoals `json:"wire,omitempty"`         // nil: not measured
+	WireMissing string     `json:"wire_missing,omitempty"` // why
+	Goals       []Goal     `json:"goals"`                  // of the wire
 }
 
 // LinkError is how far a link was off, the worse of its directions.
@@ -48,35 +56,51 @@ type Grid struct {
 	Delays  []time.Duration
 	Jitters []topology.Shape // delays that vary
 	Losses  []float64        // shares of packets
+	LeftOut string           // what else links could be asked for, and why they are not
 }
 
 // LinkGrid goes from 1 Mbit/s to 2 Gbit/s, from no delay to 200 ms, and from a loss of 0.1 % to 10 %; quick leaves out what lies
-// between, and more.
-func LinkGrid(quick bool) Grid {
+// between, and more. An emulated processor is not asked for what it could not send.
+func LinkGrid(quick, emulated bool) Grid {
 	const msec = time.Millisecond
 	jitter := func(delay, jitter time.Duration, distribution string) topology.Shape {
 		return topology.Shape{Delay: delay, Jitter: jitter, Distribution: distribution}
 	}
-	if quick {
-		return Grid{
-			Rates: []topology.Rate{topology.Mbit, topology.Gbit}, Delays: []time.Duration{0, 5 * msec},
-			Jitters: []topology.Shape{jitter(5*msec, msec, "normal")}, Losses: []float64{0.01},
+	g := Grid{
+		Rates: []topology.Rate{topology.Mbit, topology.Gbit}, Delays: []time.Duration{0, 5 * msec},
+		Jitters: []topology.Shape{jitter(5*msec, msec, "normal")}, Losses: []float64{0.01},
+	}
+	if !quick {
+		g = Grid{
+			Rates:  []topology.Rate{0, topology.Mbit, 10 * topology.Mbit, 100 * topology.Mbit, topology.Gbit, 2 * topology.Gbit},
+			Delays: []time.Duration{0, 5 * msec, 50 * msec, 200 * msec},
+			Jitters: []topology.Shape{
+				jitter(5*msec, msec, "uniform"), jitter(5*msec, msec, "normal"), jitter(50*msec, 2*msec, "uniform"), jitter(50*msec, 2*msec, "normal"),
+			},
+			Losses: []float64{0.001, 0.01, 0.1},
 		}
 	}
-	return Grid{
-		Rates:  []topology.Rate{0, topology.Mbit, 10 * topology.Mbit, 100 * topology.Mbit, topology.Gbit, 2 * topology.Gbit},
-		Delays: []time.Duration{0, 5 * msec, 50 * msec, 200 * msec},
-		Jitters: []topology.Shape{
-			jitter(5*msec, msec, "uniform"), jitter(5*msec, msec, "normal"), jitter(50*msec, 2*msec, "uniform"), jitter(50*msec, 2*msec, "normal"),
-		},
-		Losses: []float64{0.001, 0.01, 0.1},
+	if emulated {
+		const most = 100 * topology.Mbit
+		g.Rates = slices.DeleteFunc(g.Rates, func(r topology.Rate) bool { return r > most })
+		g.LeftOut = fmt.Sprintf("rates above %v: an emulated processor does not send as much", most)
 	}
+	return g
+}
+
+// LinkOptions say what is measured of links.
+type LinkOptions struct {
+	Machine  crypto.Machine // that measures
+	Grid     Grid
+	Packets  int           // for losses, of each direction
+	Runs     int           // of what a wire is meant to reach; 0: that is not measured
+	Duration time.Duration // of each flow
 }
 
 // MeasureLinks measures a link of each shape of the grid, with each shaper that this machine has and that can give it, idle
-// and loaded; then, runs times, what a wire is meant to reach, in flows of d each. Losses are those of so many packets of each direction.
-func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, packets int, progress func(string)) (Links, error) {
-	out := Links{Caveat: caveat(), Missing: map[string]string{}}
+// and loaded; then what a wire is meant to reach, which is no question to an emulated processor.
+func MeasureLinks(ctx context.Context, o LinkOptions, progress func(string)) (Links, error) {
+	out := Links{Caveat: caveat(), Machine: o.Machine, Started: time.Now(), Missing: map[string]string{}, LeftOut: o.Grid.LeftOut}
 	for _, shaper := range []string{"wire", "netem", "tbf"} {
 		_, err := links.Choose([]topology.PlannedLink{{Link: topology.Link{Shape: topology.Shape{Rate: topology.Mbit}}}}, shaper)
 		var lacks *links.UnsupportedError
@@ -90,7 +114,7 @@ func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, pac
 		}
 	}
 	stop := crypto.Watch()
-	if err := out.measure(ctx, grid, false, packets, progress); err != nil {
+	if err := out.measure(ctx, o.Grid, false, o.Packets, progress); err != nil {
 		return out, err
 	}
 	out.Activity = stop()
@@ -98,20 +122,29 @@ func MeasureLinks(ctx context.Context, grid Grid, runs int, d time.Duration, pac
 	if err != nil {
 		out.LoadMissing = err.Error()
 	} else {
-		err := out.measure(ctx, grid, true, packets, progress)
+		err := out.measure(ctx, o.Grid, true, o.Packets, progress)
 		did, ended := load.stop()
 		if err = cmp.Or(err, ended); err != nil {
 			return out, err
 		}
 		out.Load = &did
 	}
-	if _, lacks := out.Missing["wire"]; !lacks && runs > 0 {
-		w, err := measureWire(ctx, runs, d, packets, progress)
+	why, lacks := out.Missing["wire"]
+	switch {
+	case lacks:
+		out.WireMissing = why
+	case out.Caveat != "":
+		out.WireMissing = "an emulated processor has no speed to judge"
+	case o.Runs == 0:
+		out.WireMissing = "no run was asked for"
+	default:
+		w, err := measureWire(ctx, o.Runs, o.Duration, o.Packets, progress)
 		if err != nil {
 			return out, err
 		}
-		out.Wire = &w
+		out.Wire, out.Goals = &w, w.Goals()
 	}
+	out.Seconds = time.Since(out.Started).Seconds()
 	return out, nil
 }
 

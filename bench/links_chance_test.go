@@ -67,7 +67,7 @@ func TestMeasureChance(t *testing.T) {
 	made[0].Close()
 	spread := topology.Shape{Delay: 20 * time.Millisecond, Jitter: 4 * time.Millisecond, Distribution: "uniform", Unordered: true}
 	grid := Grid{Jitters: []topology.Shape{spread}, Losses: []float64{0.4}}
-	out, err := MeasureLinks(t.Context(), grid, 0, 0, 500, func(string) {})
+	out, err := MeasureLinks(t.Context(), LinkOptions{Grid: grid, Packets: 500}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestMeasureChance(t *testing.T) {
 func TestChanceGrid(t *testing.T) {
 	t.Parallel()
 	for _, quick := range []bool{false, true} {
-		g := LinkGrid(quick)
+		g := LinkGrid(quick, false)
 		for _, s := range g.Jitters {
 			top, err := topology.New("x").Host("a").Host("b").Ethernet("a", "b").Topology()
 			if err != nil {
@@ -121,7 +121,7 @@ func TestChanceGrid(t *testing.T) {
 			t.Errorf("%+v", g)
 		}
 	}
-	g := LinkGrid(false)
+	g := LinkGrid(false, false)
 	delays := map[string][]time.Duration{}
 	for _, s := range g.Jitters {
 		delays[s.Distribution] = append(delays[s.Distribution], s.Delay)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/bench/crypto"
 	"pqlab/internal/netns"
 	"pqlab/lab"
 	"pqlab/links/wire"
@@ -98,15 +99,26 @@ func TestModelAir(t *testing.T) {
 // What is asked for goes from end to end of what is promised.
 func TestLinkGrid(t *testing.T) {
 	t.Parallel()
-	g := LinkGrid(false)
+	g := LinkGrid(false, false)
 	if slices.Min(g.Rates[1:]) != topology.Mbit || slices.Max(g.Rates) != 2*topology.Gbit || slices.Min(g.Delays) != 0 || slices.Max(g.Delays) != 200*time.Millisecond {
 		t.Errorf("%+v", g)
 	}
-	q := LinkGrid(true)
+	q := LinkGrid(true, false)
 	for _, r := range q.Rates {
 		if !slices.Contains(g.Rates, r) {
 			t.Errorf("%v is not in the whole grid", r)
 		}
+	}
+	// An emulated processor is asked for less, which is said.
+	for quick, rates := range map[bool][]topology.Rate{
+		false: {0, topology.Mbit, 10 * topology.Mbit, 100 * topology.Mbit}, true: {topology.Mbit},
+	} {
+		if e := LinkGrid(quick, true); !slices.Equal(e.Rates, rates) || !slices.Equal(e.Delays, LinkGrid(quick, false).Delays) || e.LeftOut == "" {
+			t.Errorf("%+v", e)
+		}
+	}
+	if g.LeftOut != "" {
+		t.Error(g.LeftOut)
 	}
 }
 
@@ -120,13 +132,17 @@ func TestMeasureLinks(t *testing.T) {
 	}
 	made[0].Close()
 	var besides []int // what was there to load the machine, as each thing was about to be measured
-	out, err := MeasureLinks(t.Context(), Grid{Rates: []topology.Rate{5 * topology.Mbit}, Delays: []time.Duration{0, 5 * time.Millisecond}}, 1, 200*time.Millisecond, 1000, func(string) {
+	o := LinkOptions{
+		Grid: Grid{Rates: []topology.Rate{5 * topology.Mbit}, Delays: []time.Duration{0, 5 * time.Millisecond}, LeftOut: "much"}, Packets: 1000, Runs: 1,
+		Duration: 200 * time.Millisecond, Machine: crypto.Machine{Kernel: "this one"},
+	}
+	out, err := MeasureLinks(t.Context(), o, func(string) {
 		besides = append(besides, len(spinners(t)))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(out.Shapers)+len(out.Missing) != 3 || out.LoadMissing != "" {
+	if len(out.Shapers)+len(out.Missing) != 3 || out.LoadMissing != "" || out.Machine != o.Machine || out.LeftOut != "much" || out.Started.IsZero() || out.Seconds <= 0 {
 		t.Errorf("%+v", out)
 	}
 	if l := out.Load; l == nil || l.Processes != runtime.NumCPU() || l.Cores <= 0 {
@@ -155,7 +171,9 @@ func TestMeasureLinks(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
-	if slices.Contains(out.Shapers, "wire") {
+	if judges := slices.Contains(out.Shapers, "wire") && caveat() == ""; (out.Wire != nil) != judges || (out.WireMissing == "") != judges || (len(out.Goals) > 0) != judges {
+		t.Errorf("%+v", out)
+	} else if judges {
 		w := out.Wire
 		if w == nil || len(w.Unshaped) != 1 || len(w.TCP) != 1 || len(w.P50) != 1 || len(w.IdleCPU) != 1 {
 			t.Fatalf("%+v", w)

@@ -46,7 +46,8 @@ type Counter struct {
 	CorePerTick Spread `json:"core_per_tick"`
 }
 
-func machine(version string) Machine {
+// ThisMachine is the one that this runs on, without its counter of cycles.
+func ThisMachine(version string) Machine {
 	m := readMachine(os.DirFS("/"))
 	m.CPUs, m.Arch, m.PQLab, m.Go = runtime.NumCPU(), runtime.GOARCH, version, runtime.Version()
 	if asked := cycles.Ask(); asked.Known {

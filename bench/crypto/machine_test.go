@@ -101,7 +101,7 @@ func TestActivity(t *testing.T) {
 // This machine says something.
 func TestMachine(t *testing.T) {
 	t.Parallel()
-	m := machine("v9")
+	m := ThisMachine("v9")
 	if m.CPU == "" || m.CPUs < 1 || m.Arch != runtime.GOARCH || m.Go != runtime.Version() || m.PQLab != "v9" || m.Kernel == "" || CPUModel() != m.CPU {
 		t.Errorf("%+v", m)
 	}

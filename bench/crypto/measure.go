@@ -100,7 +100,7 @@ func Measure(ctx context.Context, o Options) (Result, error) {
 	r := Result{
 		Format: Format, FormatVersion: FormatVersion, Device: o.Device, Started: started.UTC().Truncate(time.Second),
 		Seconds: time.Since(started).Seconds(), Iterations: o.Iterations,
-		Machine: machine(o.Version), Activity: observe().since(before),
+		Machine: ThisMachine(o.Version), Activity: observe().since(before),
 	}
 	if cycles.Check() == nil {
 		r.Machine.Counter = &Counter{
