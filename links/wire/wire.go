@@ -41,6 +41,7 @@ type Wire struct {
 	cutter  cutter
 	buffers buffers
 	spin    spin
+	receive func(fd int, b []byte) (int, error) // read
 }
 
 // port is an interface at a port of the medium.
@@ -57,7 +58,7 @@ func New(m medium.Medium) (*Wire, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wire: eventfd: %w", err)
 	}
-	w := &Wire{medium: m, start: time.Now(), wake: wake, ended: make(chan struct{})}
+	w := &Wire{medium: m, start: time.Now(), wake: wake, ended: make(chan struct{}), receive: read}
 	w.cutter.buffers = &w.buffers
 	w.poll = []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}}
 	go netns.OnThread(w.run)
@@ -243,7 +244,7 @@ func (w *Wire) read(number int, p *port) {
 	p.look(w.awake.at(now))
 	for range batch {
 		data := w.buffers.get(biggest)
-		n, err := read(p.fd, data)
+		n, err := w.receive(p.fd, data)
 		if err != nil || n <= headers {
 			w.buffers.put(data)
 			if err == unix.EINTR {

@@ -305,6 +305,35 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// A signal that ends a read, however often, costs no packet and no port.
+func TestSignalsInRead(t *testing.T) {
+	w, nss := lay(t, link(topology.Shape{}), 2)
+	if err := w.Do(func(time.Duration) {
+		calls := 0
+		w.receive = func(fd int, b []byte) (int, error) {
+			if calls++; calls%(batch+3) != 0 {
+				return 0, unix.EINTR
+			}
+			return read(fd, b)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	sink, c := listen(t, nss, 1), dial(t, nss, 0, 1)
+	for i := range 3 * batch {
+		if _, err := c.Write([]byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sink.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for i := range 3 * batch {
+		var got [1]byte
+		if _, err := sink.Read(got[:]); err != nil || got[0] != byte(i) {
+			t.Fatal(i, got, err)
+		}
+	}
+}
+
 // A wire on which nothing is sent does not run, not either when its interface has been taken away.
 func TestIdle(t *testing.T) {
 	w, nss := lay(t, link(topology.Shape{Delay: time.Millisecond}), 2)
