@@ -39,9 +39,16 @@ type MeasuredDelay struct {
 	Wanted    [3]time.Duration
 	Sending   time.Duration // that a packet may take more than Wanted, because it is sent at the link's rate
 	Seen      [3]time.Duration
-	Low, High [3]time.Duration // between which the truth of all three is with the confidence; 0 and all the time it took: not known
+	Low, High [3]time.Duration   // between which, and with Tail's, the truth of all is with the confidence; 0 and all the time it took: not known
+	Tail      []MeasuredQuantile // 90 % and 99 %
 	Least     time.Duration
 	P99, Most time.Duration
+}
+
+// MeasuredQuantile is one of a delay: so large a share is not longer.
+type MeasuredQuantile struct {
+	Share                   float64
+	Wanted, Seen, Low, High time.Duration // the truth is between Low and High with the confidence; 0 and all the time it took: not known
 }
 
 // MeasuredShare is how many of the packets something happened to, with its exact confidence interval.
@@ -168,6 +175,13 @@ func retried(t topology.Tolerance, measure func() ([]Measured, error)) (m []Meas
 			off = append(off, m[i].judge(t)...)
 		}
 		if off == nil || try == tries {
+			for i := range m {
+				for _, f := range m[i].tails(t) {
+					if f.excused != "" {
+						m[i].Unmeasured = append(m[i].Unmeasured, f.excused)
+					}
+				}
+			}
 			return m, off, nil
 		}
 	}

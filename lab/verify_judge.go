@@ -44,6 +44,11 @@ func (m Measured) judge(t topology.Tolerance) (off []OutOfTolerance) {
 			}
 		}
 	}
+	for _, f := range m.tails(t) {
+		if f.excused == "" {
+			add(f.what, micros(f.Wanted).String(), micros(f.Seen).String(), fmt.Sprintf("%v to %v with %s", micros(f.Low), micros(f.High), confidence), f.tolerance.String())
+		}
+	}
 	for i, s := range []*MeasuredShare{m.Loss, m.Duplication} {
 		if s != nil && (s.Wanted < s.Low || s.Wanted > s.High) {
 			add([]string{"loss", "duplication"}[i], percent(s.Wanted), fmt.Sprintf("%s, %d of %d packets", percent(s.Seen), s.Count, s.Packets),
@@ -59,6 +64,37 @@ func (m Measured) judge(t topology.Tolerance) (off []OutOfTolerance) {
 	}
 	if u := m.Unreached; u != nil {
 		add("rate", topology.Rate(u.Wanted).String(), u.String(), "", "")
+	}
+	return off
+}
+
+// tailFault is what is wrong with a tail of a delay.
+type tailFault struct {
+	MeasuredQuantile
+	what      string
+	tolerance time.Duration
+	excused   string // why it is not the link's; "" if it is
+}
+
+// tails says which tails of the delay are out of tolerance, about the median. What a wire had to deliver late, by its own count, is
+// not the shape's fault.
+func (m Measured) tails(t topology.Tolerance) (off []tailFault) {
+	d := m.Delay
+	if d == nil {
+		return nil
+	}
+	early, late := d.Low[1]-d.Wanted[1], d.High[1]-d.Wanted[1]
+	for _, q := range d.Tail {
+		f := tailFault{MeasuredQuantile: q, what: fmt.Sprintf("%.0f%% of the delay, about the median", q.Share*100), tolerance: t.Tail}
+		switch latest := q.Wanted + late + t.Tail; {
+		case q.High < q.Wanted+early-t.Tail:
+			off = append(off, f)
+		case q.Low > latest+m.Lateness.Max:
+			off = append(off, f)
+		case q.Low > latest:
+			f.excused = fmt.Sprintf("%.0f%% of the delay: packets left the wire up to %v late, as this machine is busy", q.Share*100, m.Lateness.Max)
+			off = append(off, f)
+		}
 	}
 	return off
 }
@@ -186,10 +222,10 @@ func offeredOf(got traffic.Fates, w topology.Shape, frame int) float64 {
 	return float64(last) * float64(frame) * 8 / got.Sent[last].Sub(got.Sent[0]).Seconds() * (1 - chance)
 }
 
-// quartilesOf are those of the delay of packets that are sent gap apart, without what their rate adds.
-func quartilesOf(s topology.Shape, gap time.Duration) (q [3]time.Duration) {
+// delaysOf are those of many packets, sorted, that are sent gap apart, without what their rate adds.
+func delaysOf(s topology.Shape, gap time.Duration) []time.Duration {
 	if s.Jitter == 0 && s.Reordering == 0 {
-		return [3]time.Duration{s.Delay, s.Delay, s.Delay}
+		return []time.Duration{s.Delay}
 	}
 	varies := topology.Shape{
 		Delay: s.Delay, Jitter: s.Jitter, Distribution: s.Distribution, Table: s.Table, Unordered: s.Unordered, Reordering: s.Reordering,
@@ -212,10 +248,7 @@ func quartilesOf(s topology.Shape, gap time.Duration) (q [3]time.Duration) {
 		leave(at)
 	}
 	slices.Sort(delays)
-	for i, p := range quarters() {
-		q[i] = quantile(delays, p)
-	}
-	return q
+	return delays
 }
 
 func quarters() [3]float64 { return [3]float64{0.25, 0.5, 0.75} }
@@ -229,26 +262,33 @@ func quantile(sorted []time.Duration, p float64) time.Duration {
 // a share miss of such samples, whatever the distribution and however few the values: how many of them are below a quantile is a
 // matter of a binomial distribution. Where they are too few to bound it, a bound is 0 or most.
 func quartiles(values []time.Duration, miss float64, most time.Duration) (q, low, high [3]time.Duration) {
-	n := len(values)
 	slices.Sort(values)
 	for i, p := range quarters() {
-		// The numbers of values below a quantile that are likely lie together, about its share of them.
-		likely := func(k int) bool { return traffic.Likely(k, n, p, miss/3) }
-		middle := int(float64(n) * p)
-		least := sort.Search(middle, likely)
-		more := middle + 1 + sort.Search(n-middle, func(k int) bool { return !likely(middle + 1 + k) })
-		q[i], low[i], high[i] = quantile(values, p), 0, most
-		if least > 0 {
-			low[i] = values[least-1]
-		}
-		if more <= n {
-			high[i] = values[more-1]
-		}
+		q[i] = quantile(values, p)
+		low[i], high[i] = bounds(values, p, miss/3, most)
 	}
 	return q, low, high
 }
 
-// enough is how many values bound their median.
+// bounds are those of the truth of one quantile, of sorted values, but for a share miss of such samples.
+func bounds(sorted []time.Duration, p, miss float64, most time.Duration) (low, high time.Duration) {
+	n := len(sorted)
+	// The numbers of values below a quantile that are likely lie together, about its share of them.
+	likely := func(k int) bool { return traffic.Likely(k, n, p, miss) }
+	middle := int(float64(n) * p)
+	least := sort.Search(middle, likely)
+	more := middle + 1 + sort.Search(n-middle, func(k int) bool { return !likely(middle + 1 + k) })
+	low, high = 0, most
+	if least > 0 {
+		low = sorted[least-1]
+	}
+	if more <= n {
+		high = sorted[more-1]
+	}
+	return low, high
+}
+
+// enough is how many values bound their median, of which the quartiles miss so much together.
 func enough(miss float64) int { return int(math.Ceil(math.Log2(2 * 3 / miss))) }
 
 // takes is how long a frame takes to be sent at a rate.

@@ -9,9 +9,92 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/links/wire"
 	"pqlab/topology"
 	"pqlab/traffic"
 )
+
+// quartilesOf are those of the model.
+func quartilesOf(s topology.Shape, gap time.Duration) (q [3]time.Duration) {
+	for i, p := range quarters() {
+		q[i] = quantile(delaysOf(s, gap), p)
+	}
+	return q
+}
+
+// A link whose delay has another tail is refused, and one that is as asked for is not, unless chance makes it look so. What a wire
+// had to deliver late is told and not refused.
+func TestTails(t *testing.T) {
+	t.Parallel()
+	const (
+		n, rounds, confidence = 1000, 100, 0.9999
+		msec                  = time.Millisecond
+	)
+	r := rand.New(rand.NewPCG(5, 6))
+	constant := func() time.Duration { return 20 * msec }
+	// late makes so large a share so much later.
+	late := func(share float64, by time.Duration) func() time.Duration {
+		return func() time.Duration {
+			if r.Float64() < share {
+				return 20*msec + by
+			}
+			return 20 * msec
+		}
+	}
+	varied := func() time.Duration { return time.Duration((20 + 5*r.NormFloat64()) * float64(msec)) }
+	cut := func() time.Duration { return min(varied(), 23*msec) } // of the same median and quartiles about it, within 4 ms
+	for name, tt := range map[string]struct {
+		draw             func() time.Duration
+		wanted           [2]time.Duration // 90 % and 99 %
+		late             time.Duration    // of the wire
+		refused, excused bool
+	}{
+		"as wanted":             {constant, [2]time.Duration{20 * msec, 20 * msec}, 0, false, false},
+		"varied as wanted":      {varied, [2]time.Duration{26408 * time.Microsecond, 31632 * time.Microsecond}, 0, false, false},
+		"1 in 200 is late":      {late(0.005, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, false, false},
+		"1 in 20 is late":       {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, true, false},
+		"1 in 20, within":       {late(0.05, 9*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, false, false},
+		"1 in 20, and the wire": {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 95 * msec, false, true},
+		"1 in 20, not the wire": {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 85 * msec, true, false},
+		"1 in 5 is late":        {late(0.2, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, true, false},
+		"without tail":          {cut, [2]time.Duration{36 * msec, 46 * msec}, 0, true, false},
+		"late is no early":      {cut, [2]time.Duration{36 * msec, 46 * msec}, time.Hour, true, false},
+	} {
+		refused, excused := 0, 0
+		for range rounds {
+			values := make([]time.Duration, n)
+			for i := range values {
+				values[i] = tt.draw()
+			}
+			d := &MeasuredDelay{Wanted: [3]time.Duration{20 * msec, 20 * msec, 20 * msec}}
+			d.Seen, d.Low, d.High = quartiles(values, 3*(1-confidence)/5, time.Second)
+			for i, p := range []float64{0.9, 0.99} {
+				low, high := bounds(values, p, (1-confidence)/5, time.Second)
+				d.Tail = append(d.Tail, MeasuredQuantile{Share: p, Wanted: tt.wanted[i], Seen: quantile(values, p), Low: low, High: high})
+			}
+			m := Measured{Delay: d, Lateness: wire.Lateness{Max: tt.late}}
+			tolerance := topology.Tolerance{Delay: 10 * msec, Jitter: 10 * msec, Tail: 10 * msec, Confidence: confidence}
+			if m.judge(tolerance) != nil {
+				refused++
+			}
+			kept, off, err := retried(tolerance, func() ([]Measured, error) { return []Measured{m}, nil })
+			if err != nil || (off != nil) != (m.judge(tolerance) != nil) {
+				t.Fatalf("%v, %v", off, err)
+			}
+			if len(kept[0].Unmeasured) > 0 {
+				excused++
+			}
+		}
+		for what, c := range map[string]struct {
+			n    int
+			want bool
+		}{"refused": {refused, tt.refused}, "excused": {excused, tt.excused}} {
+			if c.want && c.n < rounds || !c.want && c.n > 0 {
+				t.Errorf("%s: %d of %d %s, want %v", name, c.n, rounds, what, c.want)
+			}
+		}
+	}
+}
 
 // Only what is out of tolerance for all that the truth may be is refused, and then named.
 func TestJudge(t *testing.T) {

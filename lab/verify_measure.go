@@ -20,7 +20,7 @@ import (
 
 // Effort is how much is sent to measure a link. Zero fields mean what a lab's verification takes.
 type Effort struct {
-	Probes int           // for the delay, at most; 300
+	Probes int           // for the delay, at most; 1000
 	Losses int           // for what is lost, at most; 5000
 	Rate   time.Duration // for which the rate is asked for; 0.5 s
 }
@@ -266,8 +266,9 @@ func (s *sample) missed(what string, err error) error {
 func (s *sample) delay() error {
 	w := s.m.Wanted
 	sending := takes(w.Rate, probeFrame)
-	miss := 1 - s.tolerance.Confidence
-	n, gap := pace(max(2*time.Millisecond, 2*w.Jitter, 4*sending), sampling*time.Duration(max(1, s.effort.Probes/300)), cmp.Or(s.effort.Probes, 300))
+	each := (1 - s.tolerance.Confidence) / (3 + 2) // what a quantile may miss
+	miss := 3 * each                               // what quartiles may
+	n, gap := pace(max(time.Millisecond, 2*w.Jitter, 4*sending), sampling*time.Duration(max(1, s.effort.Probes/300)), cmp.Or(s.effort.Probes, 1000))
 	n = max(n, enough(miss))
 	began := time.Now()
 	got, err := s.send(probeFrame, patient, func(p *traffic.Prober) error { return p.Send(s.ctx, n, gap) })
@@ -284,10 +285,19 @@ func (s *sample) delay() error {
 		return nil
 	}
 	d := &MeasuredDelay{
-		Packets: len(delays), Wanted: quartilesOf(w, gap), Sending: sending,
+		Packets: len(delays), Sending: sending,
 		Least: delays[0], P99: delays[len(delays)*99/100], Most: delays[len(delays)-1],
 	}
-	d.Seen, d.Low, d.High = quartiles(delays, miss, time.Since(began))
+	took := time.Since(began)
+	modelled := delaysOf(w, gap)
+	for i, p := range quarters() {
+		d.Wanted[i] = quantile(modelled, p)
+	}
+	d.Seen, d.Low, d.High = quartiles(delays, miss, took)
+	for _, p := range []float64{0.9, 0.99} {
+		low, high := bounds(delays, p, each, took)
+		d.Tail = append(d.Tail, MeasuredQuantile{Share: p, Wanted: quantile(modelled, p), Seen: quantile(delays, p), Low: low, High: high})
+	}
 	s.m.Delay = d
 	if len(delays) < enough(miss) {
 		s.unmeasured("delay: of %d packets the median is not known with %s", len(delays), percent(s.tolerance.Confidence))

@@ -14,7 +14,7 @@ import (
 )
 
 // loose passes on a busy machine and still sees what is wrong.
-var loose = topology.Tolerance{Rate: 0.5, Delay: 40 * time.Millisecond, Jitter: 40 * time.Millisecond, Confidence: 0.999999}
+var loose = topology.Tolerance{Rate: 0.5, Delay: 40 * time.Millisecond, Jitter: 40 * time.Millisecond, Tail: 500 * time.Millisecond, Confidence: 0.999999}
 
 // needShaper skips a test of links that this machine cannot make.
 func needShaper(t *testing.T, b *topology.Builder, shaper string) *topology.Plan {

@@ -32,9 +32,20 @@ type LinkDelay struct {
 	Seen    [3]float64 `json:"seen_ms"`
 	Low     [3]float64 `json:"low_ms"`
 	High    [3]float64 `json:"high_ms"`
-	Least   float64    `json:"least_ms"`
-	P99     float64    `json:"p99_ms"`
-	Most    float64    `json:"most_ms"`
+	// Tail has the 90th and the 99th percentile.
+	Tail  []LinkQuantile `json:"tail,omitempty"`
+	Least float64        `json:"least_ms"`
+	P99   float64        `json:"p99_ms"`
+	Most  float64        `json:"most_ms"`
+}
+
+// LinkQuantile is one of a delay: so large a share is not longer.
+type LinkQuantile struct {
+	Share  float64 `json:"share"`
+	Wanted float64 `json:"wanted_ms"`
+	Seen   float64 `json:"seen_ms"`
+	Low    float64 `json:"low_ms"`
+	High   float64 `json:"high_ms"`
 }
 
 // LinkShare is a share of packets.

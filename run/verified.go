@@ -40,6 +40,9 @@ func linkOf(m lab.Measured) report.Link {
 			Packets: d.Packets, Wanted: quartiles(d.Wanted), Sending: ms(d.Sending), Seen: quartiles(d.Seen), Low: quartiles(d.Low), High: quartiles(d.High),
 			Least: ms(d.Least), P99: ms(d.P99), Most: ms(d.Most),
 		}
+		for _, q := range d.Tail {
+			l.Delay.Tail = append(l.Delay.Tail, report.LinkQuantile{Share: q.Share, Wanted: ms(q.Wanted), Seen: ms(q.Seen), Low: ms(q.Low), High: ms(q.High)})
+		}
 	}
 	if m.Rate != nil {
 		l.Rate = &report.LinkRate{Wanted: m.Rate.Wanted, Seen: m.Rate.Seen}

@@ -21,6 +21,7 @@ func TestLinkOf(t *testing.T) {
 		Link: "l", From: "a", To: "b", Shaper: "wire", Asked: "airtime of x", Wanted: topology.Shape{Delay: time.Second}, Tries: 2, Unmeasured: []string{"why"},
 		Delay: &lab.MeasuredDelay{
 			Packets: 9, Wanted: msec(1, 2, 3), Sending: 4 * time.Millisecond, Seen: msec(5, 6, 7), Low: msec(8, 9, 10), High: msec(11, 12, 13),
+			Tail:  []lab.MeasuredQuantile{{Share: 0.9, Wanted: time.Millisecond, Seen: 2 * time.Millisecond, Low: 3 * time.Millisecond, High: 4 * time.Millisecond}},
 			Least: 14 * time.Millisecond, P99: 15 * time.Millisecond, Most: 16 * time.Millisecond,
 		},
 		Loss: &lab.MeasuredShare{Packets: 10, Count: 1, Wanted: 0.2, Seen: 0.1, Low: 0.05, High: 0.3},
@@ -30,6 +31,7 @@ func TestLinkOf(t *testing.T) {
 		Link: "l", From: "a", To: "b", Shaper: "wire", Wanted: "airtime of x", Tries: 2, Unmeasured: []string{"why"},
 		Delay: &report.LinkDelay{
 			Packets: 9, Wanted: [3]float64{1, 2, 3}, Sending: 4, Seen: [3]float64{5, 6, 7}, Low: [3]float64{8, 9, 10}, High: [3]float64{11, 12, 13},
+			Tail:  []report.LinkQuantile{{Share: 0.9, Wanted: 1, Seen: 2, Low: 3, High: 4}},
 			Least: 14, P99: 15, Most: 16,
 		},
 		Loss: &report.LinkShare{Packets: 10, Count: 1, Wanted: 0.2, Seen: 0.1, Low: 0.05, High: 0.3},

@@ -58,7 +58,7 @@ func TestBuilderErrors(t *testing.T) {
 func TestBuilderOptions(t *testing.T) {
 	t.Parallel()
 	mcs := 0
-	top, err := topology.New("all").Describe("all options").Seed(3).Verify(topology.Tolerance{Rate: 0.01, Delay: time.Second, Jitter: time.Minute, Confidence: 0.5}).
+	top, err := topology.New("all").Describe("all options").Seed(3).Verify(topology.Tolerance{Rate: 0.01, Delay: time.Second, Jitter: time.Minute, Tail: time.Hour, Confidence: 0.5}).
 		Host("h1", topology.Profile("xeon"), topology.Inner("192.168.9.1/32")).
 		DPU("d1", topology.On("h1"), topology.Certificate("d1.pem")).
 		Host("h2", topology.Certificate("/h2.pem")).
@@ -90,7 +90,7 @@ name: all
 description: all options
 seed: 3
 verify: true
-tolerance: {rate: 1%, delay: 1s, jitter: 1m, confidence: 50%}
+tolerance: {rate: 1%, delay: 1s, jitter: 1m, tail: 1h, confidence: 50%}
 nodes:
   - {name: h1, kind: host, profile: xeon, inner: [192.168.9.1/32]}
   - {name: d1, kind: dpu, host: h1, certificate: d1.pem}

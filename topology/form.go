@@ -354,6 +354,7 @@ func toleranceForm() form[Tolerance] {
 		key("rate", "Share of the rate; default 2%.", shareForm(), func(t *Tolerance) *float64 { return &t.Rate }),
 		key("delay", "Of the median of the delay; default 1ms.", timeForm(), func(t *Tolerance) *time.Duration { return &t.Delay }),
 		key("jitter", "Of the quartiles of the delay; default 1ms.", timeForm(), func(t *Tolerance) *time.Duration { return &t.Jitter }),
+		key("tail", "Of the 90th and 99th percentile of the delay; default 10ms.", timeForm(), func(t *Tolerance) *time.Duration { return &t.Tail }),
 		key("confidence", "Of the intervals of what was seen; only what is out of tolerance for all of them is refused; default 99.99%.", shareForm(), func(t *Tolerance) *float64 { return &t.Confidence }),
 	)
 }

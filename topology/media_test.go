@@ -134,10 +134,10 @@ func TestTolerance(t *testing.T) {
 	if p := plan(topology.New("x").Host("a")); p.Verify || p.Tolerance != (topology.Tolerance{}) {
 		t.Errorf("not verified: %+v", p)
 	}
-	if p := plan(topology.New("x").Host("a").Verify(topology.Tolerance{})); !p.Verify || p.Tolerance != (topology.Tolerance{Rate: 0.02, Delay: ms, Jitter: ms, Confidence: 0.9999}) {
+	if p := plan(topology.New("x").Host("a").Verify(topology.Tolerance{})); !p.Verify || p.Tolerance != (topology.Tolerance{Rate: 0.02, Delay: ms, Jitter: ms, Tail: 10 * ms, Confidence: 0.9999}) {
 		t.Errorf("defaults: %+v", p.Tolerance)
 	}
-	all := topology.Tolerance{Rate: 0.1, Delay: 1, Jitter: 2, Confidence: 0.3}
+	all := topology.Tolerance{Rate: 0.1, Delay: 1, Jitter: 2, Tail: 3, Confidence: 0.3}
 	if p := plan(topology.New("x").Host("a").Verify(all)); p.Tolerance != all {
 		t.Errorf("given: %+v", p.Tolerance)
 	}

@@ -136,7 +136,7 @@ func random(r *rand.Rand) *topology.Topology {
 		}
 	}
 	if t.Verify = r.IntN(2) == 0; t.Verify {
-		t.Tolerance = topology.Tolerance{Rate: 0.5 * r.Float64(), Delay: time.Duration(r.IntN(1e9)), Jitter: time.Duration(r.IntN(2)), Confidence: []float64{0, 0.9}[r.IntN(2)]}
+		t.Tolerance = topology.Tolerance{Rate: 0.5 * r.Float64(), Delay: time.Duration(r.IntN(1e9)), Jitter: time.Duration(r.IntN(2)), Tail: time.Duration(r.IntN(3)), Confidence: []float64{0, 0.9}[r.IntN(2)]}
 	}
 	for i := range r.IntN(3) {
 		tun := topology.Tunnel{Name: fmt.Sprintf("t%d", i), A: topology.TunnelEnd{Node: pick(dpus, hosts, clients)}, B: topology.TunnelEnd{Node: pick(dpus, hosts, clients)}}

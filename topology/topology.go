@@ -138,6 +138,7 @@ type Tolerance struct {
 	Rate       float64       // share of the rate; default 0.02
 	Delay      time.Duration // of the median delay, which is never shorter; default 1 ms
 	Jitter     time.Duration // of the quartiles of the delay, about the median; default 1 ms
+	Tail       time.Duration // of the 90th and the 99th percentile of the delay, about the median; default 10 ms
 	Confidence float64       // of the intervals of what was seen; only what is out of tolerance for all of them is refused; default 0.9999
 }
 

@@ -9,7 +9,7 @@ import (
 func (t Tolerance) filled() Tolerance {
 	return Tolerance{
 		Rate: cmp.Or(t.Rate, 0.02), Delay: cmp.Or(t.Delay, time.Millisecond), Jitter: cmp.Or(t.Jitter, time.Millisecond),
-		Confidence: cmp.Or(t.Confidence, 0.9999),
+		Tail: cmp.Or(t.Tail, 10*time.Millisecond), Confidence: cmp.Or(t.Confidence, 0.9999),
 	}
 }
 
@@ -31,4 +31,5 @@ func (p *planner) checkTolerance() {
 	}
 	p.checkTime("tolerance.delay", "tolerance: delay", t.Delay, 0, time.Hour)
 	p.checkTime("tolerance.jitter", "tolerance: jitter", t.Jitter, 0, time.Hour)
+	p.checkTime("tolerance.tail", "tolerance: tail", t.Tail, 0, time.Hour)
 }
