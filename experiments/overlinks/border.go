@@ -99,7 +99,7 @@ func places() []struct {
 	}{
 		{"in the data centre (1 Gbit/s or more, 1 ms or less, no loss)", func(l Link) bool { return l.Rate >= topology.Gbit && l.DelayMs <= 1 && l.Loss == 0 }, false},
 		{"on slow links (10 Mbit/s or less)", func(l Link) bool { return l.Rate <= slow }, true},
-		{"on lossy links (1% or more) that are not slow", func(l Link) bool { return l.Rate > slow && l.Loss >= leastLossy }, true},
+		{"on lossy links (1 % or more) that are not slow", func(l Link) bool { return l.Rate > slow && l.Loss >= leastLossy }, true},
 	}
 }
 
@@ -256,13 +256,13 @@ func (b Border) text(of []Comparison) string {
 		var seen []string
 		for _, c := range of {
 			who := map[int]string{-1: falcon, 0: "no difference seen", 1: other}[c.sign()]
-			seen = append(seen, c.Link.Rate.String()+": "+who)
+			seen = append(seen, spaced(c.Link.Rate)+": "+who)
 		}
 		return "no border: " + strings.Join(seen, ", ")
 	}
 	switch {
 	case b.FalconUpTo > 0 && b.OtherFrom > 0:
-		text := fmt.Sprintf("%s is faster up to %v, %s from %v", falcon, b.FalconUpTo, other, b.OtherFrom)
+		text := fmt.Sprintf("%s is faster up to %s, %s from %s", falcon, spaced(b.FalconUpTo), other, spaced(b.OtherFrom))
 		if b.At > 0 {
 			text += fmt.Sprintf("; between them at about %s", about(b.At))
 		}
@@ -271,14 +271,14 @@ func (b Border) text(of []Comparison) string {
 		if b.FalconUpTo < fastest {
 			none = "; above it no difference was seen"
 		}
-		return fmt.Sprintf("%s is faster up to %v%s", falcon, b.FalconUpTo, none)
+		return fmt.Sprintf("%s is faster up to %s%s", falcon, spaced(b.FalconUpTo), none)
 	case b.OtherFrom > 0:
 		if b.OtherFrom > slowest {
 			none = "; below it no difference was seen"
 		}
-		return fmt.Sprintf("%s is faster from %v%s", other, b.OtherFrom, none)
+		return fmt.Sprintf("%s is faster from %s%s", other, spaced(b.OtherFrom), none)
 	}
-	return fmt.Sprintf("no difference seen from %v to %v", slowest, fastest)
+	return fmt.Sprintf("no difference seen from %s to %s", spaced(slowest), spaced(fastest))
 }
 
 // about is a rate with two digits: "3.4 Mbit/s".

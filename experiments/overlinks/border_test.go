@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pqlab/experiments"
 	"pqlab/experiments/samples"
@@ -260,6 +261,18 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+func TestSpaced(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[interface{ String() string }]string{
+		10 * topology.Mbit: "10 Mbit/s", topology.Rate(7): "7 bit/s", 20 * time.Millisecond: "20 ms", 500 * time.Microsecond: "500 µs", 90 * time.Second: "1m30s",
+		1500 * time.Millisecond: "1.5 s", time.Duration(0): "0 s",
+	} {
+		if got := spaced(v); got != want {
+			t.Errorf("%v: %q, want %q", v, got, want)
+		}
+	}
+}
+
 // Where packets are lost there may be more exchanges.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
@@ -268,6 +281,19 @@ func TestRepeats(t *testing.T) {
 		if got := o.repeats(Link{Loss: loss}); got != want {
 			t.Errorf("loss %v: %d, want %d", loss, got, want)
 		}
+	}
+	// More than elsewhere are measured in several labs, each with a seed of its own.
+	o.Rates, o.Delays, o.Losses, o.Lossy = rates(), []time.Duration{time.Millisecond}, []float64{0, 0.1}, 40
+	total, numbers := map[Link]int{}, map[int]bool{}
+	for _, s := range (&measurement{Options: o}).shares() {
+		total[s.Link] += s.repeats
+		if s.repeats > 15 || numbers[s.number] {
+			t.Errorf("%+v", s)
+		}
+		numbers[s.number] = true
+	}
+	if len(total) != 8 || len(numbers) != 4+3*4 || total[Link{topology.Gbit, 1, 0.1}] != 40 || total[Link{topology.Gbit, 1, 0}] != 15 {
+		t.Errorf("%v, %v", total, numbers)
 	}
 	if got := (Options{Repeats: 15}).repeats(Link{Loss: 0.1}); got != 15 {
 		t.Errorf("%d exchanges, want as many as elsewhere", got)
@@ -307,7 +333,7 @@ func TestNever(t *testing.T) {
 	if read.Median != nil || read.Q1 == nil || *read.Q1 != 12.346 || len(read.Times) != 3 || read.Times[1] != nil {
 		t.Errorf("%s", text)
 	}
-	if got := figure(c.Median, 1500); !strings.Contains(got, "1.5s") {
+	if got := figure(c.Median, 1500); !strings.Contains(got, "1.5 s") {
 		t.Error(got)
 	}
 }

@@ -24,7 +24,7 @@ import (
 )
 
 // maxLabs is how many labs are up at once. What they do is mostly to wait.
-const maxLabs = 16
+const maxLabs = 24
 
 // exchangeCPU is about what an exchange costs both ends, Falcon's keys included, and its link. Labs are at work together as
 // long as they take less than half of the cores by that: an exchange that waits for a core is not what is measured.
@@ -143,38 +143,75 @@ func (m *measurement) plan(d Devices, l Link, number int) (*topology.Plan, error
 		Ethernet("a", "b", options...).Tunnel("ab", "a", "b", tunnel...).Plan()
 }
 
+// share is what one lab measures of a point.
+type share struct {
+	Link
+	point, number, repeats int
+}
+
+// leastShare is worth a lab.
+const leastShare = 10
+
+// shares of all points. One with more repeats than others is measured in several labs, each with a seed of its own, lest all
+// wait for it.
+func (m *measurement) shares() (all []share) {
+	points := m.links()
+	for i, l := range points {
+		n := m.repeats(l)
+		most := max(m.Repeats, leastShare)
+		for left, number := n, i; left > 0; left, number = left-most, number+len(points) {
+			all = append(all, share{l, i, number, min(left, most)})
+		}
+	}
+	return all
+}
+
 // grid measures all points between two devices, several at once.
 func (m *measurement) grid(ctx context.Context, d Devices) ([]Cell, error) {
-	points := m.links()
-	cells := make([][]Cell, len(points))
+	shares := m.shares()
+	measured := make([][]Cell, len(shares))
 	const unit = 1000 // of a core
 	room := int64(runtime.NumCPU()) * unit / 2
 	cores := semaphore.NewWeighted(room)
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(maxLabs)
-	for i, l := range points {
+	for i, s := range shares {
 		if ctx.Err() != nil {
 			break
 		}
 		all.Go(func() error {
-			took := l.about()
-			weight := min(room, int64(unit*float64(exchangeCPU)/float64(took)))
+			weight := min(room, int64(unit*float64(exchangeCPU)/float64(s.about())))
 			if err := cores.Acquire(ctx, weight); err != nil {
 				return err
 			}
 			defer cores.Release(weight)
 			var err error
-			if cells[i], err = m.point(ctx, d, l, i); err != nil {
-				return fmt.Errorf("%v, %v: %w", d, l, err)
+			if measured[i], err = m.point(ctx, d, s); err != nil {
+				return fmt.Errorf("%v, %v: %w", d, s.Link, err)
 			}
-			m.tell(len(points)*len(m.Devices), fmt.Sprintf("%v, %v", d, l))
+			m.tell(len(shares)*len(m.Devices), fmt.Sprintf("%v, %v", d, s.Link))
 			return nil
 		})
 	}
-	err := all.Wait()
+	if err := all.Wait(); err != nil {
+		return nil, err
+	}
+	cells := make([][]Cell, len(m.links()))
+	for i, s := range shares {
+		if cells[s.point] == nil {
+			cells[s.point] = measured[i]
+			continue
+		}
+		for k := range measured[i] {
+			cells[s.point][k].add(measured[i][k])
+		}
+	}
 	flat := slices.Concat(cells...)
+	for i := range flat {
+		flat[i].summarize()
+	}
 	slices.SortStableFunc(flat, func(a, b Cell) int { return compareLinks(a.Link, b.Link) })
-	return flat, err
+	return flat, nil
 }
 
 // about is how long an exchange takes: four round trips, 12 kB both ways, computing, and TCP's timeouts, of 1 s for two
@@ -194,8 +231,8 @@ func (m *measurement) tell(of int, what string) {
 }
 
 // point measures all suites over one link, in turns. Its lab is up for that long.
-func (m *measurement) point(ctx context.Context, d Devices, l Link, number int) (_ []Cell, err error) {
-	plan, err := m.plan(d, l, number)
+func (m *measurement) point(ctx context.Context, d Devices, s share) (_ []Cell, err error) {
+	plan, err := m.plan(d, s.Link, s.number)
 	if err != nil {
 		return nil, err
 	}
@@ -215,11 +252,10 @@ func (m *measurement) point(ctx context.Context, d Devices, l Link, number int) 
 		return nil, err
 	}
 	cells := make([]Cell, len(m.Suites))
-	for i, s := range m.Suites {
-		cells[i] = Cell{Devices: d, Link: l, Suite: s.String()}
+	for i, suite := range m.Suites {
+		cells[i] = Cell{Devices: d, Link: s.Link, Suite: suite.String()}
 	}
-	bytes, again := make([][]float64, len(cells)), make([]uint64, len(cells))
-	for round := range m.repeats(l) {
+	for round := range s.repeats {
 		for turn := range m.Suites {
 			i := (turn + round) % len(m.Suites)
 			if round/len(m.Suites)%2 == 1 { // so that no suite always comes after the same one
@@ -231,27 +267,20 @@ func (m *measurement) point(ctx context.Context, d Devices, l Link, number int) 
 			}
 			c := &cells[i]
 			c.values = append(c.values, x.ms)
-			again[i] += x.retransmitted
+			c.again += x.retransmitted
 			if x.bytes > 0 {
-				bytes[i] = append(bytes[i], float64(x.bytes))
+				c.sizes = append(c.sizes, float64(x.bytes))
 			}
 			if x.why != "" && !slices.Contains(c.Why, x.why) {
 				c.Why = append(c.Why, x.why)
 			}
 		}
 	}
-	for i := range cells {
-		if len(bytes[i]) > 0 {
-			cells[i].Bytes = int(samples.Quantile(bytes[i], 0.5))
-		}
-		cells[i].Retransmitted = float64(again[i]) / float64(m.repeats(l))
-		cells[i].summarize()
-	}
 	state, err := made.Tunnel("ab").State(ctx, "a")
 	if err != nil {
 		return nil, err
 	}
-	late := m.note(made, fmt.Sprintf("%v, %v", d, l), state.Dataplane)
+	late := m.note(made, fmt.Sprintf("%v, %v", d, s.Link), state.Dataplane)
 	for i := range cells {
 		cells[i].Late = late
 	}

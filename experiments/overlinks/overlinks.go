@@ -5,6 +5,7 @@ package overlinks
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,9 +80,9 @@ type Link struct {
 
 func (l Link) delay() time.Duration { return time.Duration(l.DelayMs * float64(time.Millisecond)) }
 
-// String is as "1Mbit/s, 20ms, 1% loss".
+// String is as "1 Mbit/s, 20 ms, 1 % loss".
 func (l Link) String() string {
-	return l.Rate.String() + ", " + l.delay().String() + ", " + percent(l.Loss) + " loss"
+	return spaced(l.Rate) + ", " + spaced(l.delay()) + ", " + percent(l.Loss) + " loss"
 }
 
 // Ms is a time in milliseconds. One that is infinite, because more than half never ended, is null in JSON.
@@ -129,10 +130,27 @@ type Cell struct {
 	Bytes         int     `json:"handshake_bytes"`        // of an exchange, both ways, TLS included, TCP and IP not; the median
 	Retransmitted float64 `json:"retransmitted_segments"` // of an exchange, both ends, the mean
 	Late          bool    `json:"late"`                   // the machine was too busy to keep the link's schedule
-	values        []float64
+
+	values, sizes []float64
+	again         uint64 // segments
+}
+
+// add takes in the exchanges of another lab with the same link.
+func (c *Cell) add(o Cell) {
+	c.values, c.sizes, c.again = append(c.values, o.values...), append(c.sizes, o.sizes...), c.again+o.again
+	c.Late = c.Late || o.Late
+	for _, why := range o.Why {
+		if !slices.Contains(c.Why, why) {
+			c.Why = append(c.Why, why)
+		}
+	}
 }
 
 func (c *Cell) summarize() {
+	if len(c.sizes) > 0 {
+		c.Bytes = int(samples.Quantile(c.sizes, 0.5))
+	}
+	c.Retransmitted = float64(c.again) / float64(max(1, len(c.values)))
 	c.Median, c.Q1, c.Q3 = Ms(samples.Quantile(c.values, 0.5)), Ms(samples.Quantile(c.values, 0.25)), Ms(samples.Quantile(c.values, 0.75))
 	c.Times, c.Never = make([]Ms, len(c.values)), 0
 	for i, v := range c.values {

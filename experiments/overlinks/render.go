@@ -13,14 +13,29 @@ import (
 	"pqlab/topology"
 )
 
-// percent prints a share: "0.5%".
-func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 6, 64) + "%" }
+// percent prints a share: "0.5 %".
+func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 6, 64) + " %" }
 
-// figure prints milliseconds with three digits; limit is for what never ended.
-func figure(m Ms, limit float64) string {
+// spaced prints a rate or a time with a space before its unit, if it has but one: "10 Mbit/s", "20 ms", "1m30s".
+func spaced(v fmt.Stringer) string {
+	text := v.String()
+	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzGKMTµ/")
+	if strings.Trim(number, "0123456789.") != "" {
+		return text
+	}
+	return number + " " + text[len(number):]
+}
+
+// limit of an exchange, in words.
+func (r Result) limit() string { return limit(r.LimitMs) }
+
+func limit(ms float64) string { return spaced(time.Duration(ms * float64(time.Millisecond))) }
+
+// figure prints milliseconds with three digits; never is the limit, in ms, for what had not ended then.
+func figure(m Ms, never float64) string {
 	switch v := float64(m); {
 	case math.IsInf(v, 1):
-		return fmt.Sprintf("no tunnel within %v", time.Duration(limit*float64(time.Millisecond)))
+		return "no tunnel within " + limit(never)
 	case math.IsNaN(v):
 		return "–"
 	default:
@@ -62,7 +77,7 @@ func (r Result) Times(d Devices) report.Table {
 			half = figure(c.Q1, r.LimitMs) + "–" + figure(c.Q3, r.LimitMs)
 		}
 		t.Rows = append(t.Rows, []string{
-			percent(c.Link.Loss), c.Link.delay().String(), c.Link.Rate.String(), c.Suite, figure(c.Median, r.LimitMs), half,
+			percent(c.Link.Loss), spaced(c.Link.delay()), spaced(c.Link.Rate), c.Suite, figure(c.Median, r.LimitMs), half,
 			strconv.Itoa(len(c.Times)), strconv.Itoa(c.Never), strconv.Itoa(c.Bytes), fmt.Sprintf("%.2f", c.Retransmitted),
 		})
 	}
@@ -95,10 +110,10 @@ func (r Result) Map(p Pair) report.Table {
 	t := report.Table{Text: 2, Head: []string{"loss", "delay"}}
 	rates, rows := r.grid(p)
 	for _, rate := range rates {
-		t.Head = append(t.Head, rate.String())
+		t.Head = append(t.Head, spaced(rate))
 	}
 	for _, of := range rows {
-		row := []string{percent(of[0].Link.Loss), of[0].Link.delay().String()}
+		row := []string{percent(of[0].Link.Loss), spaced(of[0].Link.delay())}
 		for _, c := range of {
 			row = append(row, c.text())
 		}
@@ -114,10 +129,10 @@ func (r Result) Picture(p Pair) report.Map {
 	m := report.Map{Title: fmt.Sprintf("Who is faster: %v, %v", p, p.Devices), Corner: "loss, delay", Legend: []string{falcon + " is faster", other + " is faster"}}
 	rates, rows := r.grid(p)
 	for _, rate := range rates {
-		m.Columns = append(m.Columns, rate.String())
+		m.Columns = append(m.Columns, spaced(rate))
 	}
 	for _, of := range rows {
-		m.Rows = append(m.Rows, percent(of[0].Link.Loss)+", "+of[0].Link.delay().String())
+		m.Rows = append(m.Rows, percent(of[0].Link.Loss)+", "+spaced(of[0].Link.delay()))
 		var cells []report.MapCell
 		for _, c := range of {
 			cell := report.MapCell{Text: "no difference seen", Title: fmt.Sprintf("%v: %s", c.Link, c.text())}
@@ -157,7 +172,7 @@ func (r Result) Limits(p Pair) report.Table {
 	t := report.Table{Text: 3, Head: []string{"loss", "delay", "border"}}
 	for _, b := range r.Borders {
 		if p == (Pair{b.Devices, b.Falcon, b.Other}) {
-			t.Rows = append(t.Rows, []string{percent(b.Loss), Link{DelayMs: b.DelayMs}.delay().String(), b.Text})
+			t.Rows = append(t.Rows, []string{percent(b.Loss), spaced(Link{DelayMs: b.DelayMs}.delay()), b.Text})
 		}
 	}
 	return t
@@ -210,11 +225,11 @@ func (r Result) Chart(d Devices) report.Chart {
 	slices.Sort(rates)
 	rates = slices.Compact(rates)
 	for _, delay := range delays {
-		chart.Columns = append(chart.Columns, report.ChartColumn{Name: "delay " + Link{DelayMs: delay}.delay().String(), Note: "one way"})
+		chart.Columns = append(chart.Columns, report.ChartColumn{Name: "delay " + spaced(Link{DelayMs: delay}.delay()), Note: "one way"})
 	}
 	for _, rate := range rates {
 		for _, s := range suites {
-			chart.Places = append(chart.Places, report.ChartPlace{Group: rate.String(), Name: short(s, suites)})
+			chart.Places = append(chart.Places, report.ChartPlace{Group: spaced(rate), Name: short(s, suites)})
 		}
 	}
 	for _, loss := range losses {
@@ -236,8 +251,7 @@ func (r Result) Chart(d Devices) report.Chart {
 
 func (r Result) bar(c Cell) *report.ChartBar {
 	b := &report.ChartBar{Value: float64(c.Median), Low: float64(c.Q1), High: float64(c.Q3), Marked: c.Never > 0}
-	b.Title = fmt.Sprintf("%s, %v: median %s ms of %d, %d without a tunnel within %v", c.Suite, c.Link, figure(c.Median, r.LimitMs), len(c.Times), c.Never,
-		time.Duration(r.LimitMs*float64(time.Millisecond)))
+	b.Title = fmt.Sprintf("%s, %v: median %s ms of %d, %d without a tunnel within %s", c.Suite, c.Link, figure(c.Median, r.LimitMs), len(c.Times), c.Never, r.limit())
 	if math.IsInf(b.Value, 1) {
 		b.Value = 0
 	}
@@ -271,7 +285,7 @@ func (r Result) Method() []string {
 	return append([]string{
 		fmt.Sprintf("Time from asking for the tunnel until its initiator knows that SAs of both directions are in use at both ends. %s, the suites in turns; "+
 			"identity %s; queue before the rate: %s. Delay is one way, loss each way and of every packet.", repeats, r.Identity, r.Queue),
-		fmt.Sprintf("Bars are medians, whiskers hold the middle half; an asterisk marks links at which an exchange had no tunnel within %v.", time.Duration(r.LimitMs*float64(time.Millisecond))),
+		fmt.Sprintf("Bars are medians, whiskers hold the middle half; an asterisk marks links at which an exchange had no tunnel within %s.", r.limit()),
 		fmt.Sprintf("A difference is seen where the %s confidence interval of Falcon's shift (Hodges and Lehmann's, by the ranks) is without 0; one comparison in %.0f is wrong about that.",
 			percent(r.Confidence), 1/(1-r.Confidence)),
 	}, r.alone()...)
