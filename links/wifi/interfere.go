@@ -17,6 +17,7 @@ type Interferer struct {
 }
 
 const (
+	// defaultBurst is our choice: longer than a full A-MPDU at 867 Mbit/s, shorter than the longest PPDU.
 	defaultBurst = 2 * time.Millisecond
 	// energyDetect is the power in dBm from which on stations take the channel for busy, whatever the signal (17.3.10.6, 21.3.18.5.2:
 	// of the primary 20 MHz).

@@ -9,17 +9,20 @@ import (
 // Rate control as Linux' minstrel_ht does it (net/mac80211/rc80211_minstrel_ht.c), simplified: for each rate a moving average of the
 // share of MPDUs that were acknowledged; of these and the time that a packet takes follows the best rate; now and then another
 // rate is tried.
+//
+// docs/wifi.md has all of these, with the functions of that file that they are of.
 const (
 	updateInterval = 50 * time.Millisecond // of the averages: HZ/20
 	sampleInterval = 20 * time.Millisecond // at least, between trials: HZ/50
-	samplePackets  = 4                     // in a trial at most, so that one that fails costs little
+	samplePackets  = 4                     // in a trial at most: our choice, so that one that fails costs little
 	ewmaOld        = 0.75                  // weight of what was known: EWMA_LEVEL 96 of 128
 	referenceSize  = 1200                  // bytes of the packets that rates are compared with: AVG_PKT_SIZE
-	hopeless       = 0.1                   // share below which a rate counts as of no use
+	hopeless       = 0.1                   // share below which a rate counts as of no use: minstrel_ht_get_tp_avg
+	capped         = 0.9                   // shares above it are no better: the same, for the sake of collisions
 	certain        = 0.75                  // share above which a rate counts as sturdy: minstrel_ht_set_best_prob_rate
-	expectedLength = 16                    // MPDUs of a PPDU, before any was sent
+	expectedLength = 16                    // MPDUs of a PPDU, before any was sent: minstrel_ht_avg_ampdu_len of fast rates
+	lengthWeight   = 8                     // a PPDU's part in that average is 1/8 from then on: our choice
 	attempts       = 2                     // with a rate before another takes its place: minstrel_calc_retransmit's least
-	capped         = 0.9                   // shares above it are no better
 )
 
 // minstrel chooses the rate of one flow.
@@ -103,7 +106,7 @@ func (c *minstrel) learn(f *flow, t *transmission, acked int) {
 		c.failures++
 	}
 	if !t.sample {
-		c.length += (float64(len(t.seqs)) - c.length) / 8
+		c.length += (float64(len(t.seqs)) - c.length) / lengthWeight
 	}
 	if t.to >= c.updates {
 		c.updates = t.to + updateInterval

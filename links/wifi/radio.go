@@ -46,7 +46,7 @@ func (r Radio) check() error {
 	return nil
 }
 
-// nearest is what is taken for a smaller distance: the far field begins about there.
+// nearest is what is taken for a smaller distance: our choice, as usual models of path loss begin there.
 const nearest = 1.0 // metre
 
 // pathLoss in dB: Friis' free space up to the breakpoint, log-distance beyond.

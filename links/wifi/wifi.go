@@ -73,7 +73,8 @@ func Profiles() map[string]Profile {
 	}
 }
 
-// defaultQueue is Linux' txqueuelen of Ethernet and Wi-Fi interfaces (DEFAULT_TX_QUEUE_LEN).
+// defaultQueue is our choice: 18 ms at 667 Mbit/s. Linux' mac80211 has no such queue, but 8192 packets for all stations together
+// (fq_init) and CoDel with a target of 20 ms for each flow, which is about the same.
 const defaultQueue = 1000
 
 // ErrConfig is that no cell can be as it is described.
