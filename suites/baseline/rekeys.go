@@ -30,9 +30,14 @@ func rekeys(e testlab.Env) {
 			r := up(ctx, e, describe(topology.Rekey(limit.limits)), nil)
 			r.establish(ctx)
 			// Some 3000 packets, and 1300 back, of 1.9 MB each.
-			long := 3 * time.Second * time.Duration(slowly())
-			r.send(ctx, r.Plan.Traffic[2], long)
-			r.send(ctx, r.Plan.Traffic[3], long)
+			var flows sync.WaitGroup
+			for _, f := range r.Plan.Traffic[2:] {
+				flows.Go(func() {
+					defer GinkgoRecover()
+					r.send(ctx, f, 3*time.Second*time.Duration(slowly()))
+				})
+			}
+			flows.Wait()
 			all := r.settled(ctx)
 			Expect(testlab.Only(all, ipsec.Failed)).To(BeEmpty())
 			Expect(testlab.Only(all, ipsec.Expired)).To(BeEmpty())
