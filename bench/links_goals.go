@@ -45,8 +45,7 @@ func (w *WireGoals) Goals() []Goal {
 		low, high := (1-off)/percent, (1+off)/percent
 		return judged(Goal{What: what, Unit: "%", Least: &low, Most: &high}, percent, runs)
 	}
-	flood := fmt.Sprintf("a flooded link of %g Mbit/s, %g ms", w.HeldRate/mega, w.HeldDelay)
-	return []Goal{
+	goals := []Goal{
 		least("TCP without a shape", "Gbit/s", giga, GoalUnshaped, w.Unshaped...),
 		within("TCP at 1 Gbit/s, of what its frames leave", GoalRate, w.TCP),
 		within("UDP at 1 Gbit/s, of what its frames leave", GoalRate, w.UDP),
@@ -56,10 +55,14 @@ func (w *WireGoals) Goals() []Goal {
 		most("error of the 99th percentile of a delay of 5 ms", "µs", 1, GoalDelayP99, w.P99...),
 		w.Loss.goal(percent),
 		most(fmt.Sprintf("%d idle wires, of one processor", w.IdleLinks), "%", percent, GoalIdleCPU, w.IdleCPU...),
-		most("memory of "+flood+": rate × delay × 2", "MB", mega, 2*w.HeldRate/8*w.HeldDelay/1e3, float64(w.HeldMemory)),
-		most("frames in the model of "+flood+": rate × delay × 2, its queue and a burst", "MB", mega, float64(w.HeldBound), float64(w.Held)),
-		most(fmt.Sprintf("memory of %s: %d × what the model may hold", flood, GoalMemory), "MB", mega, float64(GoalMemory*w.HeldBound), float64(w.HeldMemory)),
 	}
+	for _, f := range w.Floods {
+		what := fmt.Sprintf("memory of a link of %g Mbit/s, %g ms, flooded with frames of %d bytes: ", f.Rate/mega, f.Delay, f.Frame)
+		goals = append(goals,
+			most(what+"rate × delay × 2", "MB", mega, float64(f.product()), float64(f.Memory)),
+			most(fmt.Sprintf("%s%d times what the model may hold", what, f.Most), "MB", mega, float64(f.Most*f.Bound), float64(f.Memory)))
+	}
+	return goals
 }
 
 // judged holds the median of runs, of which one makes the goal's unit, against its bounds.

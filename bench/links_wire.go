@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pqlab/lab"
-	"pqlab/links/medium"
 	"pqlab/topology"
 	"pqlab/traffic"
 )
@@ -32,15 +31,7 @@ type WireGoals struct {
 	// IdleCPU is what IdleLinks idle wires take of one processor.
 	IdleLinks int       `json:"idle_links"`
 	IdleCPU   []float64 `json:"idle_cpu_share"`
-	// Held is the most that the model of a flooded link of HeldRate and HeldDelay held, in bytes, and HeldBound rate × delay
-	// × 2 with its queue, of HeldQueue, and room for a burst.
-	Held      int `json:"held_bytes"`
-	HeldBound int `json:"held_bound_bytes"`
-	HeldQueue int `json:"held_queue_bytes"`
-	// HeldMemory is what a real wire that was flooded took: buffers are larger than packets.
-	HeldMemory int     `json:"held_memory_bytes"`
-	HeldRate   float64 `json:"held_bits_per_second"`
-	HeldDelay  float64 `json:"held_delay_ms"`
+	Floods    []Flood   `json:"floods"`
 }
 
 // LossSeen is a share of packets with its confidence interval.
@@ -63,7 +54,6 @@ const (
 	GoalLoss      = 100000 // packets
 	GoalIdleLinks = 100
 	GoalIdleCPU   = 0.05
-	GoalMemory    = 2 // bytes for each that the model may hold
 )
 
 // MedianOf is 0 where there are none.
@@ -133,11 +123,16 @@ func measureWire(ctx context.Context, runs int, d time.Duration, packets int, pr
 			break
 		}
 	}
-	progress("what a flooded wire holds")
-	if w.HeldMemory, err = memory(ctx, d); err != nil {
-		return w, err
+	w.Floods = floods()
+	for i := range w.Floods {
+		f := &w.Floods[i]
+		progress(fmt.Sprintf("what a wire holds that is flooded with frames of %d bytes", f.Frame))
+		f.hold()
+		if err := f.remember(ctx, d); err != nil {
+			return w, err
+		}
 	}
-	return w, w.flood(ctx)
+	return w, nil
 }
 
 // tcpOver sends TCP from one node to another over a wire.
@@ -208,23 +203,4 @@ func used() (time.Duration, error) {
 	var u unix.Rusage
 	err := unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
-}
-
-// flood measures what a link holds of three times its rate.
-func (w *WireGoals) flood(ctx context.Context) error {
-	shape := flooded()
-	const mtu, frame = 1500, 1514
-	w.HeldRate, w.HeldDelay, w.HeldQueue = float64(shape.Rate), ms(shape.Delay), medium.Room(shape, mtu)
-	const burst = 1 << 20
-	w.HeldBound = burst + int(2*float64(shape.Rate)/8*shape.Delay.Seconds()) + w.HeldQueue
-	m := medium.NewLink([2]topology.Shape{shape, shape}, mtu, [2]uint64{1, 2})
-	gap := time.Duration(float64(frame) * 8 / (3 * float64(shape.Rate)) * float64(time.Second))
-	held := 0
-	for now := time.Duration(0); now < 2*time.Second; now += gap {
-		m.Enter(now, 0, medium.Packet{Size: frame, Frames: 1})
-		held += frame
-		m.Leave(now, func(_ int, p medium.Packet) { held -= p.Size })
-		w.Held = max(w.Held, held)
-	}
-	return ctx.Err()
 }
