@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"time"
 
 	"pqlab/lab"
 	"pqlab/topology"
@@ -20,11 +19,18 @@ type JitterError struct {
 	Jitter       float64          `json:"wanted_jitter_ms"`    // standard deviation
 	Wanted       [3]float64       `json:"wanted_quartiles_ms"` // first, median, third
 	Errors       [3]QuartileError `json:"quartile_errors"`
+	Tail         []TailError      `json:"tail_errors"`
 	Packets      int              `json:"packets"` // of both directions
 	Unmeasured   []string         `json:"unmeasured,omitempty"`
 }
 
-// QuartileError is in µs, of the worse direction. The truth of all three is between low and high with 99 %.
+// TailError is that of a percentile: so large a share of packets is not later.
+type TailError struct {
+	Share float64 `json:"share"`
+	QuartileError
+}
+
+// QuartileError is in µs, of the worse direction. The truth of all of a link's is between low and high with 99 %.
 type QuartileError struct {
 	Error float64 `json:"error_us"`
 	Low   float64 `json:"low_us"`
@@ -94,15 +100,27 @@ func jitterError(m []lab.Measured) JitterError {
 			continue
 		}
 		for q, wanted := range d.Wanted {
-			off := func(t time.Duration) float64 { return us(t - wanted) }
-			if worse := off(d.Seen[q]); e.Packets == 0 || math.Abs(worse) > math.Abs(e.Errors[q].Error) {
-				e.Errors[q] = QuartileError{worse, off(d.Low[q]), off(d.High[q])}
+			off := QuartileError{us(d.Seen[q] - wanted), us(d.Low[q] - wanted), us(d.High[q] - wanted)}
+			if e.Packets == 0 || off.worse(e.Errors[q]) {
+				e.Errors[q] = off
 			}
 			e.Wanted[q] = ms(wanted)
+		}
+		for i, t := range d.Tail {
+			off := QuartileError{us(t.Seen - t.Wanted), us(t.Low - t.Wanted), us(t.High - t.Wanted)}
+			if e.Packets == 0 {
+				e.Tail = append(e.Tail, TailError{t.Share, off})
+			} else if off.worse(e.Tail[i].QuartileError) {
+				e.Tail[i].QuartileError = off
+			}
 		}
 		e.Packets += d.Packets
 	}
 	return e
+}
+
+func (e QuartileError) worse(than QuartileError) bool {
+	return math.Abs(e.Error) > math.Abs(than.Error)
 }
 
 // lossSeen is what both directions lost together: their choices are independent.

@@ -12,7 +12,7 @@ import (
 	"pqlab/topology"
 )
 
-// Of each quartile the worse direction counts, with its own interval.
+// Of each quartile and percentile the worse direction counts, with its own interval.
 func TestJitterError(t *testing.T) {
 	t.Parallel()
 	const msec = time.Millisecond
@@ -21,6 +21,10 @@ func TestJitterError(t *testing.T) {
 		for q, s := range d.Seen {
 			d.Low[q], d.High[q] = s-msec, s+2*msec
 		}
+		last := d.Seen[2]
+		d.Tail = []lab.MeasuredQuantile{
+			{Share: 0.9, Wanted: 7 * msec, Seen: last, Low: last - msec, High: last + msec}, {Share: 0.99, Wanted: 4 * msec, Seen: last, Low: last, High: 2 * last},
+		}
 		return lab.Measured{
 			Shaper: "netem", Delay: d, Unmeasured: []string{"why"},
 			Wanted: topology.Shape{Delay: 5 * msec, Jitter: msec, Distribution: "uniform"},
@@ -28,7 +32,8 @@ func TestJitterError(t *testing.T) {
 	}
 	got := jitterError([]lab.Measured{direction(4*msec, 8*msec, 5*msec), direction(3*msec, 6*msec, 6*msec)})
 	want := [3]QuartileError{{-1000, -2000, 1000}, {3000, 2000, 5000}, {-1000, -2000, 1000}}
-	if got.Errors != want || got.Wanted != [3]float64{4, 5, 6} || got.Packets != 154 || got.Shaper != "netem" || got.Distribution != "uniform" ||
+	tail := []TailError{{0.9, QuartileError{-2000, -3000, -1000}}, {0.99, QuartileError{2000, 2000, 8000}}}
+	if got.Errors != want || !slices.Equal(got.Tail, tail) || got.Wanted != [3]float64{4, 5, 6} || got.Packets != 154 || got.Shaper != "netem" || got.Distribution != "uniform" ||
 		got.Delay != 5 || got.Jitter != 1 || len(got.Unmeasured) != 2 {
 		t.Errorf("%+v", got)
 	}
@@ -86,6 +91,9 @@ func TestMeasureChance(t *testing.T) {
 	for i, j := range out.Jitters {
 		// Quartiles of a uniform distribution are √3/2 standard deviations from its middle, however late the machine is.
 		if j.Loaded != (i >= len(random)) || !slices.Contains(random, j.Shaper) || j.Packets < 20 || math.Abs(j.Wanted[0]-16.5) > 0.3 || math.Abs(j.Wanted[2]-23.5) > 0.3 {
+			t.Errorf("%+v", j)
+		}
+		if len(j.Tail) != 2 || j.Tail[1].Low > j.Tail[1].Error || j.Tail[1].Error > j.Tail[1].High {
 			t.Errorf("%+v", j)
 		}
 		if e := j.Errors; e[0].Low > e[0].Error || e[0].Error > e[0].High || e[0].High < 0 || e[0].Low > 100e3 {

@@ -75,15 +75,20 @@ func linkTables(out bench.Links) (tables [][][]string) {
 		}
 		grid.add(e.Loaded, e.Shaper, []string{rate, fmt.Sprintf("%g ms", e.Delay)}, offBy(e.P50), offBy(e.P99), off)
 	}
-	jitter := besides{heads: []string{"DELAY", "JITTER"}, of: []string{"FIRST QUARTILE", "MEDIAN", "THIRD QUARTILE"}}
+	// Side by side these would be too wide.
+	jitter := besides{heads: []string{"DELAY", "JITTER", "SHAPER"}, of: []string{"25 %", "50 %", "75 %", "90 %", "99 %"}}
 	for _, e := range out.Jitters {
-		cells := []string{"-", "-", "-"}
-		for q, off := range e.Errors {
-			if e.Packets > 0 {
-				cells[q] = fmt.Sprintf("%s (%s to %s)", offBy(off.Error), offBy(off.Low), offBy(off.High))
+		cells := slices.Repeat([]string{"-"}, len(jitter.of))
+		all := slices.Clone(e.Errors[:])
+		for _, t := range e.Tail {
+			all = append(all, t.QuartileError)
+		}
+		for i, off := range all {
+			if e.Packets > 0 && i < len(cells) {
+				cells[i] = fmt.Sprintf("%s (%s to %s)", offBy(off.Error), offBy(off.Low), offBy(off.High))
 			}
 		}
-		jitter.add(e.Loaded, e.Shaper, []string{fmt.Sprintf("%g ms", e.Delay), fmt.Sprintf("%g ms, %s", e.Jitter, e.Distribution)}, cells...)
+		jitter.add(e.Loaded, "ERROR OF", []string{fmt.Sprintf("%g ms", e.Delay), fmt.Sprintf("%g ms, %s", e.Jitter, e.Distribution), e.Shaper}, cells...)
 	}
 	loss := besides{heads: []string{"LOSS"}, of: []string{"SEEN", "99 %", "PACKETS", "NOT READ IN TIME"}}
 	for _, e := range out.Losses {

@@ -32,7 +32,7 @@ func measuredLinks() bench.Links {
 			{Shaper: "wire", Rate: 0, Delay: 5, P50: 55, P99: 66, Loaded: true},
 		},
 		Jitters: []bench.JitterError{
-			{Shaper: "wire", Distribution: "uniform", Delay: 5, Jitter: 1, Packets: 9, Errors: [3]bench.QuartileError{{Error: 1, Low: -2, High: 3}, {Error: 4, Low: -5, High: 6}, {Error: -7, Low: -8, High: 9}}},
+			{Shaper: "wire", Distribution: "uniform", Delay: 5, Jitter: 1, Packets: 9, Errors: [3]bench.QuartileError{{Error: 1, Low: -2, High: 3}, {Error: 4, Low: -5, High: 6}, {Error: -7, Low: -8, High: 9}}, Tail: []bench.TailError{{Share: 0.9, QuartileError: bench.QuartileError{Error: 5000}}}},
 		},
 		Losses: []bench.LossError{
 			{Shaper: "wire", LossSeen: bench.LossSeen{Packets: 20000, Wanted: 0.001, Seen: 0.0012, Low: 0.0008, High: 0.0017, Missed: 4}},
@@ -58,7 +58,7 @@ func TestPrintLinks(t *testing.T) {
 	words := strings.Join(strings.Fields(text.String()), " ")
 	for _, want := range []string{
 		"1Mbit/s 5 ms +11 µs +22 µs +1.25 % +33 µs +4.4 ms -", "none 5 ms +55 µs +66 µs - - - -",
-		"5 ms 1 ms, uniform +1 µs (-2 µs to +3 µs) +4 µs (-5 µs to +6 µs) -7 µs (-8 µs to +9 µs)",
+		"5 ms 1 ms, uniform wire +1 µs (-2 µs to +3 µs) +4 µs (-5 µs to +6 µs) -7 µs (-8 µs to +9 µs) +5.0 ms (+0 µs to +0 µs) -",
 		"0.1 % 0.120 % 0.080 to 0.170 % 20000 4 0.110 % 0.070 to 0.160 % 20000 0",
 		"no such thing", "left out", "for a reason", "beware", "goal met: first: 3 things", "goal missed: second", "it rained", "7 endless loops",
 	} {
