@@ -48,7 +48,7 @@ func execute(args []string) int {
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	ran, err := root.ExecuteContextC(ctx)
 	var (
 		silent exitError
 		left   *lab.DownError
@@ -62,8 +62,7 @@ func execute(args []string) int {
 		fmt.Fprintln(os.Stderr, "pqlab: interrupted;", left)
 		return exitFailed
 	case ctx.Err() != nil:
-		// Whatever ctx stopped has been taken down before its error came here.
-		fmt.Fprintln(os.Stderr, "pqlab: interrupted; what was up has been taken down")
+		fmt.Fprintln(os.Stderr, "pqlab: interrupted"+interrupted(ran))
 		return exitInterrupted
 	}
 	fmt.Fprintln(os.Stderr, "pqlab:", err)
@@ -90,9 +89,31 @@ func newRoot() *cobra.Command {
 	group(root)
 	root.AddCommand(
 		newDoctor(), newTopologies(), newCheck(), newSchema(), newShow(),
-		newRun(), newUp(), newPs(), newExec(), newCapture(), newDown(), newLink(), newTest(), newBench(), newExperiment(), newVM(), newSupervise(),
+		newPs(), newExec(), newCapture(), newDown(), newLink(), newBench(), newSupervise(),
 	)
+	root.AddCommand(takeDownTheirOwn(newRun(), newUp(), newTest(), newExperiment(), newVM())...)
 	return root
+}
+
+// ifInterrupted is the annotation that says what is true of the labs when a command was interrupted.
+const ifInterrupted = "interrupted"
+
+// takeDownTheirOwn marks commands that have taken down whatever they made before the error of their context comes back.
+func takeDownTheirOwn(commands ...*cobra.Command) []*cobra.Command {
+	for _, c := range commands {
+		c.Annotations = map[string]string{ifInterrupted: "what was up has been taken down"}
+	}
+	return commands
+}
+
+// interrupted is what a command, or that which it belongs to, says of the labs. Others know nothing of labs.
+func interrupted(c *cobra.Command) string {
+	for ; c != nil; c = c.Parent() {
+		if says := c.Annotations[ifInterrupted]; says != "" {
+			return "; " + says
+		}
+	}
+	return ""
 }
 
 // group makes a command that has only subcommands refuse words that are none of them.

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -168,4 +171,48 @@ func testBinary(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// Who asks for something of a lab that stays is told so when he does not wait for the answer.
+func TestInterruptedRequest(t *testing.T) {
+	needLabs(t)
+	clean(t)
+	lab := fmt.Sprintf("mute-%d", os.Getpid())
+	defer func() { command(t, "down", lab).Run() }()
+	up := pqlab(t, "up", write(t, "nodes: [{name: a, kind: host}, {name: b, kind: host}]\nlinks: [{kind: ethernet, a: a, b: b}]\n"), "--name", lab, "--json")
+	if up.code != exitOK {
+		t.Fatal(up.err)
+	}
+	supervisor, err := os.FindProcess(parse[struct{ PID int }](t, up.out).PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"link", "set", lab, "a-b", "loss=7%"}, {"ps", lab}, {"down", lab}} {
+		supervisor.Signal(syscall.SIGSTOP)
+		c := command(t, args...)
+		var diagnostics recorder
+		c.Stderr = &diagnostics
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it speaks to the supervisor, and so minds signals", func() bool { return hasSocket(c.Process.Pid) })
+		c.Process.Signal(syscall.SIGINT)
+		got := code(t, c.Wait())
+		supervisor.Signal(syscall.SIGCONT)
+		if got != exitInterrupted || strings.Contains(diagnostics.String(), "taken down") {
+			t.Errorf("%v: exit status %d: %s", args, got, diagnostics.String())
+		}
+		if r := pqlab(t, "ps", lab, "--json"); r.code != exitOK {
+			t.Errorf("%v: the lab is not up: %s", args, r.err)
+		}
+	}
+}
+
+func hasSocket(pid int) bool {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	files, _ := os.ReadDir(dir) // of a process that has ended there are none
+	return slices.ContainsFunc(files, func(f os.DirEntry) bool {
+		to, _ := os.Readlink(filepath.Join(dir, f.Name()))
+		return strings.HasPrefix(to, "socket:")
+	})
 }

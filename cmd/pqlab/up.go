@@ -102,6 +102,7 @@ func printStatus(c *cobra.Command, lab string) error {
 func newPs() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ps [LAB]", Short: "List the labs that are up, or describe one", Args: args(cobra.MaximumNArgs(1)),
+		Annotations: map[string]string{ifInterrupted: "the labs stay as they are"},
 		Long: `ps lists the labs that are up, or describes one: its nodes, links and tunnels. With --wifi it shows what each station of
 its Wi-Fi cells does with the airtime: on a terminal each second, what has changed since, until Ctrl-C; elsewhere, and
 with --json, once, what was since the cell began.`,
@@ -204,7 +205,8 @@ func describe(c *cobra.Command, lab string) error {
 func newExec() *cobra.Command {
 	c := &cobra.Command{
 		Use: "exec LAB NODE -- COMMAND [ARGUMENT…]", Short: "Run a command in a node of a lab that is up",
-		Args: args(cobra.MinimumNArgs(3)),
+		Args:        args(cobra.MinimumNArgs(3)),
+		Annotations: map[string]string{ifInterrupted: "the lab stays as it is"},
 	}
 	c.RunE = func(c *cobra.Command, a []string) error {
 		client, err := supervisor.Dial(c.Context(), a[0])
@@ -235,7 +237,10 @@ func newExec() *cobra.Command {
 }
 
 func newDown() *cobra.Command {
-	c := &cobra.Command{Use: "down LAB…", Short: "Take labs down", Args: args(cobra.MinimumNArgs(1))}
+	c := &cobra.Command{
+		Use: "down LAB…", Short: "Take labs down", Args: args(cobra.MinimumNArgs(1)),
+		Annotations: map[string]string{ifInterrupted: "what it has not said to be down may stay up, or go down yet; pqlab ps tells"},
+	}
 	asJSON := jsonFlag(c)
 	c.RunE = func(c *cobra.Command, labs []string) error {
 		var down []string
