@@ -56,6 +56,8 @@ type held struct {
 	lab  *lab.Lab
 	stop context.CancelFunc
 
+	setting sync.Mutex // held while a link is changed
+
 	mu     sync.Mutex
 	rekeys map[string]uint64
 	failed map[string]string // the last failure since the last success

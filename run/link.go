@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"pqlab/lab"
@@ -13,7 +14,18 @@ import (
 )
 
 // SetLink changes the shape of a link, and its station.
-func (h *held) SetLink(_ context.Context, link, from string, args []string) error {
+func (h *held) SetLink(_ context.Context, link, from string, args []string) (supervisor.LinkStatus, error) {
+	h.setting.Lock() // so that the state is that of this change
+	defer h.setting.Unlock()
+	if err := h.setLink(link, from, args); err != nil {
+		return supervisor.LinkStatus{}, err
+	}
+	i := slices.IndexFunc(h.lab.Plan.Links, func(p topology.PlannedLink) bool { return p.Name == link })
+	l := h.lab.Link(link)
+	return linkStatus(h.lab.Plan.Links[i], l.State(), l.Ignored), nil
+}
+
+func (h *held) setLink(link, from string, args []string) error {
 	change, err := topology.ParseChange(args)
 	if err == nil {
 		err = h.lab.SetLink(link, from, change)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -431,6 +432,35 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// Who changes a link is told of his own change, whoever else changes it meanwhile.
+func TestSetLinkTogether(t *testing.T) {
+	owner.Check(t)
+	p, err := topology.New("x").Host("a").Host("b").Ethernet("a", "b", topology.Name("ab")).Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Hold(t.Context(), p, lab.Options{Log: os.Stderr, Shaper: "wire"}, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			want := time.Duration(i+1) * time.Millisecond
+			got, err := l.SetLink(t.Context(), "ab", "", []string{"delay=" + want.String()})
+			if err != nil || got.Name != "ab" || got.FromA.Delay != want || got.FromB.Delay != want {
+				t.Errorf("%v: %+v, %v", want, got, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // A lab that cannot be made is an error, not a result.
 func TestDoWithoutALab(t *testing.T) {
 	owner.Check(t)
@@ -473,11 +503,11 @@ func TestHold(t *testing.T) {
 		link, from string
 		want       error
 	}{"no link": {"xx", "", supervisor.ErrNoLink}, "no end": {"ab", "xx", supervisor.ErrNoLink}} {
-		if err := l.SetLink(t.Context(), tt.link, tt.from, []string{"delay=1ms"}); !errors.Is(err, tt.want) {
+		if _, err := l.SetLink(t.Context(), tt.link, tt.from, []string{"delay=1ms"}); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := l.SetLink(t.Context(), "ab", "", []string{"delay=1"}); !errors.Is(err, supervisor.ErrInput) {
+	if _, err := l.SetLink(t.Context(), "ab", "", []string{"delay=1"}); !errors.Is(err, supervisor.ErrInput) {
 		t.Errorf("no unit: %v", err)
 	}
 	tunnel := s.Tunnels[0]

@@ -19,6 +19,7 @@ import (
 const (
 	answerTimeout = 15 * time.Second // for a supervisor's greeting and its answers, but to Exec and Down
 	listTimeout   = 5 * time.Second
+	downAnswer    = downTimeout + time.Minute // for the answer to Down, and for the supervisor's end after it
 	gonePoll      = 5 * time.Millisecond
 )
 
@@ -29,6 +30,7 @@ type Client struct {
 	sock  socket
 	owner uint32 // uid
 	pid   int    // of the supervisor, 0 if it is not visible from here
+	down  time.Duration
 }
 
 // Entry is a lab that is up.
@@ -171,7 +173,7 @@ func reach(ctx context.Context, me identity, s socket) (*Client, *net.UnixConn, 
 		conn.Close()
 		return nil, nil, fmt.Errorf("lab %s: %w", s.name, err)
 	}
-	c := &Client{name: s.name, sock: s, owner: cred.Uid, pid: int(cred.Pid)}
+	c := &Client{name: s.name, sock: s, owner: cred.Uid, pid: int(cred.Pid), down: downAnswer}
 	if c.owner != me.self {
 		c.name = fmt.Sprintf("%d/%s", c.owner, s.name)
 	}
@@ -266,9 +268,19 @@ func (s *session) lost(err error) error {
 		}
 		return e
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("lab %s: its supervisor (process %d) does not answer", s.name, s.pid)
+		return s.mute("does not answer")
 	}
 	return fmt.Errorf("lab %s: %w", s.name, err)
+}
+
+// mute is the error of a supervisor that does not do its part, and what would help.
+func (c *Client) mute(what string) error {
+	process, ways := "its supervisor", ""
+	if c.pid > 0 {
+		process = fmt.Sprintf("its supervisor (process %d)", c.pid)
+		ways = fmt.Sprintf("; if it was stopped, kill -CONT %d lets it go on; kill -KILL %d ends it, and the lab with it", c.pid, c.pid)
+	}
+	return fmt.Errorf("lab %s: %s %s%s: %w", c.name, process, what, ways, ErrMute)
 }
 
 // ask sends the request and takes the first reply.
@@ -309,14 +321,20 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 }
 
 // SetLink changes what a link does to packets, as Lab.SetLink.
-func (c *Client) SetLink(ctx context.Context, link, from string, change []string) error {
+func (c *Client) SetLink(ctx context.Context, link, from string, change []string) (LinkStatus, error) {
 	s, err := c.open(ctx)
 	if err != nil {
-		return err
+		return LinkStatus{}, err
 	}
 	defer s.close()
-	_, err = s.ask(request{Op: opLink, Link: &linkRequest{Link: link, From: from, Change: change}}, answerTimeout)
-	return err
+	r, err := s.ask(request{Op: opLink, Link: &linkRequest{Link: link, From: from, Change: change}}, answerTimeout)
+	if err != nil {
+		return LinkStatus{}, err
+	}
+	if r.Link == nil {
+		return LinkStatus{}, fmt.Errorf("lab %s: %w: an answer without a link", c.name, ErrProtocol)
+	}
+	return *r.Link, nil
 }
 
 // Log gives the last 16 KiB of what the supervisor and its children printed.
@@ -334,7 +352,7 @@ func (c *Client) Log(ctx context.Context) (string, error) {
 
 // Down has the lab taken down and returns all errors of that, when nothing of the supervisor is left. A lab that is
 // gone already is no error, nor is one that somebody else takes down at the same time. If ctx ends, the lab goes down
-// all the same.
+// all the same. A supervisor that does not answer, or does not end, in two minutes is ErrMute.
 func (c *Client) Down(ctx context.Context) error {
 	s, err := c.open(ctx)
 	if lost := (*LostError)(nil); errors.As(err, &lost) {
@@ -344,8 +362,8 @@ func (c *Client) Down(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
-	_, err = s.ask(request{Op: opDown}, 0)
-	if ctx.Err() != nil {
+	_, err = s.ask(request{Op: opDown}, c.down)
+	if ctx.Err() != nil || errors.Is(err, ErrMute) {
 		return err
 	}
 	return errors.Join(err, c.waitGone(ctx))
@@ -355,6 +373,7 @@ func (c *Client) Down(ctx context.Context) error {
 func (c *Client) waitGone(ctx context.Context) error {
 	tick := time.NewTicker(gonePoll)
 	defer tick.Stop()
+	late := time.After(c.down)
 	for {
 		found, err := sockets()
 		if err != nil {
@@ -365,6 +384,8 @@ func (c *Client) waitGone(ctx context.Context) error {
 		}
 		select {
 		case <-tick.C:
+		case <-late:
+			return c.mute("has taken the lab down and does not end")
 		case <-ctx.Done():
 			return fmt.Errorf("lab %s: it is down, its supervisor has not ended: %w", c.name, context.Cause(ctx))
 		}

@@ -235,17 +235,17 @@ func (l *fakeLab) Exec(_ context.Context, node string, c Command) (Process, erro
 }
 
 // SetLink knows one link and what each of its errors is.
-func (l *fakeLab) SetLink(_ context.Context, link, from string, change []string) error {
+func (l *fakeLab) SetLink(_ context.Context, link, from string, change []string) (LinkStatus, error) {
 	switch {
 	case link != "l1":
-		return fmt.Errorf("%w: %q", ErrNoLink, link)
+		return LinkStatus{}, fmt.Errorf("%w: %q", ErrNoLink, link)
 	case from == "slow":
-		return fmt.Errorf("delay: %w", errors.ErrUnsupported)
+		return LinkStatus{}, fmt.Errorf("delay: %w", errors.ErrUnsupported)
 	case !slices.Equal(change, []string{"delay=20ms", "loss=1%"}) || from != "" && from != "n1":
-		return fmt.Errorf("%w: %q from %q", ErrInput, change, from)
+		return LinkStatus{}, fmt.Errorf("%w: %q from %q", ErrInput, change, from)
 	}
 	l.sets.Add(1)
-	return nil
+	return LinkStatus{Name: link, A: from, FromB: ShapeStatus{Loss: 0.01}}, nil
 }
 
 // Capture gives the request back as the comment, an end with a pipe for each link, and one piece of news.

@@ -282,7 +282,12 @@ func (s *server) setLink(c *net.UnixConn, q *linkRequest) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), linkTimeout)
 	defer cancel()
-	refuse(c, lab.SetLink(ctx, q.Link, q.From, q.Change)) // no error is no refusal
+	now, err := lab.SetLink(ctx, q.Link, q.From, q.Change)
+	if err != nil {
+		refuse(c, err)
+		return
+	}
+	answer(c, reply{Link: &now})
 }
 
 func (s *server) takeDown(c *net.UnixConn) {

@@ -21,9 +21,11 @@ import (
 // puppetLab has processes that exist in memory only.
 type puppetLab struct{}
 
-func (puppetLab) Status(context.Context) (Status, error)                  { return Status{}, nil }
-func (puppetLab) Down(context.Context) error                              { return nil }
-func (puppetLab) SetLink(context.Context, string, string, []string) error { return nil }
+func (puppetLab) Status(context.Context) (Status, error) { return Status{}, nil }
+func (puppetLab) Down(context.Context) error             { return nil }
+func (puppetLab) SetLink(context.Context, string, string, []string) (LinkStatus, error) {
+	return LinkStatus{}, nil
+}
 func (puppetLab) Capture(context.Context, CaptureRequest, func(CaptureNews)) (Capture, error) {
 	return Capture{}, nil
 }
@@ -204,7 +206,7 @@ func TestWhileStarting(t *testing.T) {
 	if _, err := c.Exec(t.Context(), "n1", sh("true")); !errors.Is(err, ErrState) {
 		t.Errorf("exec: %v", err)
 	}
-	if err := c.SetLink(t.Context(), "l1", "", []string{"delay=20ms", "loss=1%"}); !errors.Is(err, ErrState) {
+	if _, err := c.SetLink(t.Context(), "l1", "", []string{"delay=20ms", "loss=1%"}); !errors.Is(err, ErrState) {
 		t.Errorf("link: %v", err)
 	}
 	if err := c.Down(t.Context()); err == nil || errors.Is(err, context.Canceled) || len(split(err)) != 1 {
@@ -232,12 +234,62 @@ func TestSetLink(t *testing.T) {
 		{"l1", "", nil, ErrInput},
 		{"l1", "slow", good, errors.ErrUnsupported},
 	} {
-		if err := c.SetLink(t.Context(), tt.link, tt.from, tt.change); !errors.Is(err, tt.want) {
+		got, err := c.SetLink(t.Context(), tt.link, tt.from, tt.change)
+		if !errors.Is(err, tt.want) {
 			t.Errorf("%s from %q, %q: %v, want %v", tt.link, tt.from, tt.change, err, tt.want)
+		}
+		if err == nil && (got.Name != tt.link || got.A != tt.from || got.FromB.Loss != 0.01) {
+			t.Errorf("%s from %q: %+v", tt.link, tt.from, got)
 		}
 	}
 	if n := lab.sets.Load(); n != 2 {
 		t.Errorf("%d links set, want 2", n)
+	}
+}
+
+// A supervisor that greets and does nothing more, or that does not end, is not waited for without limit.
+func TestDownMute(t *testing.T) {
+	t.Parallel()
+	for name, answers := range map[string]bool{"no answer": false, "no end": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			lab := unique(t)
+			l, err := claim(lab)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go func() {
+				for {
+					c, err := l.AcceptUnix()
+					if err != nil {
+						return
+					}
+					go func() {
+						defer c.Close()
+						send(c, greeting{Version: protocolVersion}, maxReply)
+						var q request
+						receive(c, &q, maxRequest, 0)
+						if answers {
+							send(c, reply{}, maxReply)
+						}
+						receive(c, &q, maxRequest, 0)
+					}()
+				}
+			}()
+			c := dial(t, lab)
+			c.down = 20 * time.Millisecond
+			ended := make(chan error, 1)
+			go func() { ended <- c.Down(t.Context()) }()
+			select {
+			case err := <-ended:
+				if !errors.Is(err, ErrMute) {
+					t.Error(err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("it waits")
+			}
+		})
 	}
 }
 

@@ -29,7 +29,8 @@ type Lab interface {
 	// SetLink changes what a link does to packets: all of change, each "KEY=VALUE", or after an error nothing; of what
 	// the node from sends, or of both directions if from is empty. A link or end that there is not is ErrNoLink, what
 	// makes no sense ErrInput, and what the lab's shaper cannot do errors.ErrUnsupported.
-	SetLink(ctx context.Context, link, from string, change []string) error
+	// It returns the link as this change left it, whatever others change at the same time.
+	SetLink(ctx context.Context, link, from string, change []string) (LinkStatus, error)
 	// Capture begins to capture links, at both ends of each, and calls news, one call at a time, until ctx ends; news may
 	// wait for a client. The sockets are the caller's, who closes them. A link that there is not is ErrNoLink.
 	Capture(ctx context.Context, q CaptureRequest, news func(CaptureNews)) (Capture, error)
@@ -173,6 +174,8 @@ var (
 	ErrState = errors.New("lab is not running")
 	// ErrBusy: the supervisor serves as many clients as it can.
 	ErrBusy = errors.New("too many clients")
+	// ErrMute: the supervisor does not answer in time.
+	ErrMute = errors.New("no answer in time")
 	// ErrProtocol: the other side speaks another version of the protocol, or none.
 	ErrProtocol = errors.New("protocol")
 )

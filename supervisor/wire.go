@@ -29,7 +29,7 @@ import (
 //
 // The client's closing its end early hangs the process up.
 const (
-	protocolVersion = 2
+	protocolVersion = 3
 	maxRequest      = 1 << 20  // bytes; holds the arguments and environment of a command
 	maxReply        = 16 << 20 // bytes; holds the status of some 10,000 nodes
 	maxNotice       = 1 << 10  // bytes
@@ -86,6 +86,7 @@ type notice struct {
 type reply struct {
 	Errors []wireError `json:"errors,omitempty"`
 	Status *Status     `json:"status,omitempty"`
+	Link   *LinkStatus `json:"link,omitempty"`
 	PID    int         `json:"pid,omitempty"`  // exec: it runs
 	Exit   *int        `json:"exit,omitempty"` // exec: it has ended
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -41,7 +40,8 @@ All of it is changed or nothing; pqlab ps LAB shows what holds.`,
 		Example: "  pqlab link set lab h1-h2 delay=20ms jitter=2ms loss=1%\n  pqlab link set lab h1-h2 --from h1 rate=10Mbit/s\n" +
 			"  pqlab link set lab h1-h2 loss=none 'gilbert_elliott={p: 1%, r: 25%}'\n" +
 			"  pqlab link set lab laptop-ap distance=20m walls=1 mcs=auto",
-		Args: args(cobra.MinimumNArgs(3)),
+		Args:        args(cobra.MinimumNArgs(3)),
+		Annotations: map[string]string{ifInterrupted: "the lab stays up, and the change may or may not hold; pqlab ps LAB tells"},
 	}
 	asJSON := jsonFlag(c)
 	from := c.Flags().String("from", "", "change only what this node, one end of the link, sends")
@@ -54,23 +54,14 @@ All of it is changed or nothing; pqlab ps LAB shows what holds.`,
 		if err != nil {
 			return err
 		}
-		if err := client.SetLink(c.Context(), link, *from, change); err != nil {
-			return err
-		}
-		status, err := client.Status(c.Context())
+		now, err := client.SetLink(c.Context(), link, *from, change)
 		if err != nil {
 			return err
 		}
-		for _, l := range status.Links {
-			if l.Name != link {
-				continue
-			}
-			if *asJSON {
-				return printJSON(c.OutOrStdout(), l)
-			}
-			return table(c.OutOrStdout(), linkRows(l)...)
+		if *asJSON {
+			return printJSON(c.OutOrStdout(), now)
 		}
-		return fmt.Errorf("lab %s: %w %q any more", name, supervisor.ErrNoLink, link)
+		return table(c.OutOrStdout(), linkRows(now)...)
 	}
 	return c
 }
