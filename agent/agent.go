@@ -13,10 +13,12 @@ import (
 	"os"
 	"runtime/debug"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"pqlab/ipsec/strongswan"
+	"pqlab/pqc/exchange"
 )
 
 // command is the first argument of the binary when it runs as an agent.
@@ -103,6 +105,27 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("node %s: %s", e.Node, e.Reason) }
 func (e *Error) Unwrap() error { return e.cause }
 
+// ErrNotCarried says that the lab's network did not carry a flow or a key exchange, as one with links that lose everything
+// does not. The agents are well.
+var ErrNotCarried = errors.New("the network did not carry it")
+
+// notCarried is ErrNotCarried with the reason, whose text it has.
+type notCarried struct{ error }
+
+func (n notCarried) Unwrap() error      { return n.error }
+func (notCarried) Is(target error) bool { return target == ErrNotCarried }
+
+// exchangeError is the error of an exchange, ErrNotCarried if the peer was not reached or did not answer in time.
+func exchangeError(ctx context.Context, err error) error {
+	var timeout net.Error
+	silent := errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, exchange.Timeout) ||
+		errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
+	if silent && ctx.Err() == nil {
+		return notCarried{err}
+	}
+	return err
+}
+
 // These sentinels keep their identity on the way from an agent to its lab, so that a lab can decide on them. An error
 // that is several of them is the first.
 var sentinels = []struct {
@@ -110,6 +133,7 @@ var sentinels = []struct {
 	err  error
 }{
 	{codes.Unimplemented, errors.ErrUnsupported}, // this machine cannot
+	{codes.Aborted, ErrNotCarried},
 	{codes.DeadlineExceeded, context.DeadlineExceeded},
 	{codes.Canceled, context.Canceled},
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -67,7 +68,7 @@ func (c *Client) OpenRelay(ctx context.Context, r Relay) (Listening, error) {
 	return invoke[Listening](ctx, c, "OpenRelay", r)
 }
 
-// Send runs a source until it is done or ctx ends.
+// Send runs a source until it is done or ctx ends. What the network does not let through is ErrNotCarried.
 func (c *Client) Send(ctx context.Context, s Source) (traffic.Sent, error) {
 	return invoke[traffic.Sent](ctx, c, "Send", s)
 }
@@ -111,9 +112,13 @@ func (s *Server) openRelay(_ context.Context, want Relay) (Listening, error) {
 func (s *Server) send(ctx context.Context, want Source) (traffic.Sent, error) {
 	switch want.Proto {
 	case traffic.TCP:
-		return traffic.TCPSource{
+		sent, err := traffic.TCPSource{
 			From: want.From, To: want.To, Streams: want.Streams, Rate: want.Rate, Duration: want.Duration, Bytes: want.Bytes,
 		}.Run(ctx)
+		if errors.Is(err, traffic.ErrUndelivered) {
+			err = notCarried{err}
+		}
+		return sent, err
 	case traffic.UDP:
 		return traffic.UDPSource{
 			From: want.From, To: want.To, Flow: want.Flow, Streams: want.Streams, Rate: want.Rate,

@@ -1,13 +1,17 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"time"
 
+	"pqlab/pqc/exchange"
 	"pqlab/traffic"
 )
 
@@ -126,8 +130,54 @@ func TestTrafficRefuses(t *testing.T) {
 		"relay's address":   second(n.OpenRelay(t.Context(), Relay{Listen: taken.Addr, To: taken.Addr})),
 		"sink":              second(n.FinishSink(t.Context(), Finish{ID: 99})),
 	} {
-		if err == nil {
-			t.Errorf("%s: accepted", name)
+		if err == nil || errors.Is(err, ErrNotCarried) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// That the network does not carry a flow is known to the lab as such.
+func TestTrafficNotCarried(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{Node: "n"})
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	_, err = n.Send(t.Context(), Source{Proto: traffic.TCP, To: ln.Addr().(*net.TCPAddr).AddrPort(), Streams: 1, Duration: time.Second})
+	if !errors.Is(err, ErrNotCarried) {
+		t.Error(err)
+	}
+}
+
+func TestExchangeError(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for name, tt := range map[string]struct {
+		ctx  context.Context
+		err  error
+		want bool
+	}{
+		"no route":            {t.Context(), &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}, true},
+		"no answer":           {t.Context(), fmt.Errorf("key exchange: %w", context.DeadlineExceeded), true},
+		"silence":             {t.Context(), &exchange.Error{Alert: exchange.Timeout, Remote: true}, true},
+		"nobody listens":      {t.Context(), &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, false},
+		"untrusted":           {t.Context(), exchange.ErrUntrusted, false},
+		"nobody waits for it": {ended, context.DeadlineExceeded, false},
+	} {
+		if err := exchangeError(tt.ctx, tt.err); errors.Is(err, ErrNotCarried) != tt.want || err.Error() != tt.err.Error() || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

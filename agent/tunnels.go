@@ -363,7 +363,7 @@ func (s *Server) exchange(ctx context.Context, name string, how func(*ipsec.Tunn
 		return keying.Report{}, err
 	}
 	if err := how(t, ctx); err != nil {
-		return keying.Report{}, err
+		return keying.Report{}, exchangeError(ctx, err)
 	}
 	r, ok := s.keying.reportOf(name, t.Current().In)
 	if !ok {

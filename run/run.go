@@ -85,6 +85,7 @@ type runner struct {
 	lab     *lab.Lab
 	result  report.Result
 
+	unkeyed     []string // tunnels whose exchange the lab's network did not carry
 	watchers    []*watcher
 	recordings  []recording
 	table       *capture.Table // nil unless keys are exported
@@ -104,6 +105,7 @@ func (r *runner) run(asked context.Context) (err error) {
 	}
 	r.result.UpMs, r.result.VerifyMs = ms(time.Since(began)-r.lab.VerifyTime), ms(r.lab.VerifyTime)
 	r.judgeLinks(r.lab.Verified)
+	r.judgeRates(r.lab.Unreached)
 	ctx, release := r.lab.Guard(asked)
 	defer func() {
 		r.options.Progress("taking the lab down")
@@ -153,40 +155,64 @@ func (r *runner) run(asked context.Context) (err error) {
 
 func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {
 	r.options.Progress(fmt.Sprintf("tunnel %s: exchanging keys, %s", t.Name, cmp.Or(t.Suite, t.Keying)))
+	name := fmt.Sprintf("tunnel %s is keyed", t.Name)
 	began := time.Now()
-	initiator, err := r.lab.Tunnel(t.Name).Establish(ctx)
-	if err != nil {
-		return err
-	}
+	initiator, failed := r.lab.Tunnel(t.Name).Establish(ctx)
 	took := ms(time.Since(began))
-	responder, err := r.ledger.established(ctx, t.Name, t.B.Node)
-	if err != nil {
-		return err
+	if failed != nil && !r.notCarried(ctx, failed) {
+		return failed
 	}
 	state, err := r.lab.Tunnel(t.Name).State(ctx, t.A.Node)
 	if err != nil {
 		return err
 	}
 	r.result.Dataplane = state.Dataplane
-	r.result.Tunnels = append(r.result.Tunnels, report.Tunnel{
-		Name: t.Name, A: t.A.Node, B: t.B.Node, Keying: state.Keying, Suite: initiator.Suite, Combiner: initiator.Combiner, Identity: t.Identity,
-		Encapsulation: t.Encapsulation, Dataplane: state.Dataplane, Exchange: exchangeOf(initiator, responder, took),
-	})
-	r.check(fmt.Sprintf("tunnel %s is keyed", t.Name), initiator.Transcript == responder.Transcript && initiator.In == responder.Out && initiator.Out == responder.In,
+	tunnel := report.Tunnel{
+		Name: t.Name, A: t.A.Node, B: t.B.Node, Keying: state.Keying, Suite: t.Suite, Combiner: t.Combiner, Identity: t.Identity,
+		Encapsulation: t.Encapsulation, Dataplane: state.Dataplane,
+	}
+	if failed != nil {
+		r.check(name, false, fmt.Sprintf("%v; on its way: %s", failed, r.waysText(t.Links)))
+		r.unkeyed = append(r.unkeyed, t.Name)
+		r.result.Tunnels = append(r.result.Tunnels, tunnel)
+		return nil
+	}
+	responder, err := r.ledger.established(ctx, t.Name, t.B.Node)
+	if err != nil {
+		return err
+	}
+	tunnel.Suite, tunnel.Combiner, tunnel.Exchange = initiator.Suite, initiator.Combiner, exchangeOf(initiator, responder, took)
+	r.result.Tunnels = append(r.result.Tunnels, tunnel)
+	r.check(name, initiator.Transcript == responder.Transcript && initiator.In == responder.Out && initiator.Out == responder.In,
 		fmt.Sprintf("%s, %.1f ms", initiator.Suite, took))
 	return nil
 }
 
 func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
+	arrives := fmt.Sprintf("%s arrives", f.Name)
+	for _, t := range f.Tunnels {
+		if slices.Contains(r.unkeyed, t) {
+			r.check(arrives, false, fmt.Sprintf("was not sent: tunnel %s has no keys", t))
+			return nil
+		}
+	}
 	r.options.Progress(fmt.Sprintf("%s from %s to %s", f.Proto, f.From, f.To))
 	got, err := r.lab.Send(ctx, f, r.options.Duration)
+	if r.notCarried(ctx, err) {
+		r.check(arrives, false, fmt.Sprintf("%v; on its way: %s", err, r.waysText(f.Links)))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	flow := flowOf(f, got)
 	flow.Start = r.since(got.Start)
 	r.result.Traffic = append(r.result.Traffic, flow)
-	r.check(fmt.Sprintf("%s arrives", f.Name), got.Bytes > 0, report.Rate(got.BitsPerSecond))
+	detail := report.Rate(got.BitsPerSecond)
+	if got.Bytes == 0 {
+		detail = fmt.Sprintf("nothing did; on its way: %s", r.waysText(f.Links))
+	}
+	r.check(arrives, got.Bytes > 0, detail)
 	if f.Proto == traffic.UDP && !r.lossy() {
 		if got.SocketDrops > 0 { // then nobody can tell how many of the lost were lost there
 			r.warn(fmt.Sprintf("flow %s: node %s was too busy to take all packets from its socket; loss on the way cannot be told from that", f.Name, f.To))

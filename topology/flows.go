@@ -255,6 +255,11 @@ func (p *planner) planFlows() {
 			for _, t := range way.tunnels {
 				f.Tunnels = append(f.Tunnels, p.tunnels[t].Name)
 			}
+			for _, l := range way.links {
+				if name := p.links[l].Name; !slices.Contains(f.Links, name) {
+					f.Links = append(f.Links, name)
+				}
+			}
 			mtu = min(mtu, way.mtu)
 		}
 		if err := checkFast(f.Rate); err != nil {

@@ -68,4 +68,5 @@ type PlannedFlow struct {
 	Src, Dst netip.Addr
 	Hops     []netip.Addr // addresses of the Via nodes, in order
 	Tunnels  []string     // names of the tunnels it passes, in order; empty: it goes in plaintext
+	Links    []string     `json:"-"` // names of the links it passes, in order, each once
 }

@@ -243,6 +243,9 @@ func TestTunnels(t *testing.T) {
 	if !slices.Equal(p.Traffic[0].Tunnels, []string{"end-to-end"}) || inner.MTU != 1500 || !slices.Equal(inner.Links, []string{"h1-d1", "d1-d2", "h2-d2"}) {
 		t.Errorf("flow passes %v; the inner tunnel has MTU %d and links %v", p.Traffic[0].Tunnels, inner.MTU, inner.Links)
 	}
+	if !slices.Equal(p.Traffic[0].Links, inner.Links) {
+		t.Errorf("flow passes links %v", p.Traffic[0].Links)
+	}
 }
 
 // The links of a tunnel are those between its ends, not all that are bridged with them.

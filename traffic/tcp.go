@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,23 @@ const (
 	hurry = time.Second
 )
 
+// ErrUndelivered says that the network did not carry a flow: no connection came about, or its bytes were not confirmed.
+var ErrUndelivered = errors.New("not delivered")
+
+// undelivered is ErrUndelivered with the reason, whose text it has.
+type undelivered struct{ error }
+
+func (u undelivered) Unwrap() error      { return u.error }
+func (undelivered) Is(target error) bool { return target == ErrUndelivered }
+
+// noWay says whether a connection did not come about for want of a way, and not because nobody listens or of a mistake.
+func noWay(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout() || slices.ContainsFunc(
+		[]error{unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE},
+		func(e error) bool { return errors.Is(err, e) })
+}
+
 func greet(c net.Conn, what uint32) error {
 	var b [greetingSize]byte
 	binary.BigEndian.PutUint32(b[0:], magic)
@@ -45,11 +63,13 @@ type TCPSource struct {
 	Duration time.Duration  // 0: until Bytes, or until ctx ends
 	Bytes    uint64         // of all streams together; 0: until Duration
 	Probe    time.Duration  // between round trips; 0: 10 ms; negative: none are measured
+	Connect  time.Duration  // how long a connection may take to come about; 0: 30 s
 	Drain    time.Duration  // how long what was written may take to arrive; 0: 10 s
 }
 
 // Run sends until the flow is complete or ctx ends (which is no error), then waits until the sink has confirmed every
-// byte: for the time to drain, or a second where ctx has ended. Bytes that did not arrive are an error.
+// byte: for the time to drain, or a second where ctx has ended. A connection that did
+// not come about and bytes that did not arrive are ErrUndelivered.
 func (t TCPSource) Run(ctx context.Context) (Sent, error) {
 	if !t.To.IsValid() || t.To.Port() == 0 {
 		return Sent{Proto: TCP}, fmt.Errorf("tcp source: no destination: %v", t.To)
@@ -60,6 +80,9 @@ func (t TCPSource) Run(ctx context.Context) (Sent, error) {
 	t.Streams = max(t.Streams, 1)
 	if t.Probe == 0 {
 		t.Probe = 10 * time.Millisecond
+	}
+	if t.Connect == 0 {
+		t.Connect = 30 * time.Second
 	}
 	if t.Drain == 0 {
 		t.Drain = 10 * time.Second
@@ -83,20 +106,24 @@ type tcpStream struct {
 }
 
 func (s *tcpSender) dial(ctx context.Context, what uint32) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAlive: -1}
+	d := net.Dialer{KeepAlive: -1, Timeout: s.cfg.Connect}
 	if s.cfg.From.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.cfg.From, 0))
 	}
 	c, err := d.DialContext(ctx, network("tcp", s.cfg.To.Addr()), s.cfg.To.String())
+	if err == nil {
+		if err = greet(c, what); err != nil {
+			c.Close()
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("tcp source: %w", err)
+		err = fmt.Errorf("tcp source: %w", err)
+		if noWay(err) && ctx.Err() == nil {
+			err = undelivered{err}
+		}
+		return nil, err
 	}
-	conn := c.(*net.TCPConn)
-	if err := greet(conn, what); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("tcp to %v: %w", s.cfg.To, err)
-	}
-	return conn, nil
+	return c.(*net.TCPConn), nil
 }
 
 func (s *tcpSender) run(ctx context.Context) (Sent, error) {
@@ -160,11 +187,11 @@ func (s *tcpSender) run(ctx context.Context) (Sent, error) {
 		out.Bytes += st.written
 		out.Retransmitted += st.retransmitted
 		if st.err != nil {
-			errs = append(errs, fmt.Errorf("tcp to %v, stream %d: %w", s.cfg.To, i, st.err))
+			errs = append(errs, undelivered{fmt.Errorf("tcp to %v, stream %d: %w", s.cfg.To, i, st.err)})
 		}
 	}
 	if probeErr != nil {
-		errs = append(errs, fmt.Errorf("tcp to %v, round trips: %w", s.cfg.To, probeErr))
+		errs = append(errs, undelivered{fmt.Errorf("tcp to %v, round trips: %w", s.cfg.To, probeErr)})
 	}
 	out.RoundTrip = rtt.latency()
 	return out, errors.Join(errs...)

@@ -200,8 +200,8 @@ func TestTCPBroken(t *testing.T) {
 	relay.Close()
 	select {
 	case err := <-failed:
-		if err == nil {
-			t.Error("no error from a source whose way was cut")
+		if !errors.Is(err, ErrUndelivered) {
+			t.Errorf("a source whose way was cut: %v", err)
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("the source did not notice within 10 s")
@@ -232,13 +232,47 @@ func TestTCPSilentSink(t *testing.T) {
 	to := ln.Addr().(*net.TCPAddr).AddrPort()
 	sent, err := TCPSource{To: to, Bytes: 1e5, Probe: -1, Drain: 50 * time.Millisecond}.Run(t.Context())
 	var timeout net.Error
-	if !errors.As(err, &timeout) || !timeout.Timeout() {
+	if !errors.As(err, &timeout) || !timeout.Timeout() || !errors.Is(err, ErrUndelivered) {
 		t.Errorf("%d bytes sent, error %v, want a time-out", sent.Bytes, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (TCPSource{To: to, Bytes: 1e5}).Run(ctx); err == nil {
-		t.Error("no error from a context that had ended before the connection")
+	if _, err := (TCPSource{To: to, Bytes: 1e5}).Run(ctx); err == nil || errors.Is(err, ErrUndelivered) {
+		t.Errorf("a context that had ended before the connection: %v", err)
+	}
+}
+
+// A way on which the first packet of a connection is lost, here in a sink's full queue, is given up after a time. Where
+// nobody listens it is not the way's fault.
+func TestTCPNoConnection(t *testing.T) {
+	t.Parallel()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := netip.AddrPortFrom(loopback4, uint16(name.(*unix.SockaddrInet4).Port))
+	source := TCPSource{To: to, Bytes: 1, Probe: -1, Connect: 300 * time.Millisecond, Drain: 100 * time.Millisecond}
+	for range 4 { // the first find room in the queue, and are not confirmed
+		if sent, err := source.Run(t.Context()); !errors.Is(err, ErrUndelivered) {
+			t.Errorf("%+v, %v", sent, err)
+		}
+	}
+	gone, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.To = gone.Addr().(*net.TCPAddr).AddrPort()
+	gone.Close()
+	if _, err := source.Run(t.Context()); !errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, ErrUndelivered) {
+		t.Errorf("where nobody listens: %v", err)
 	}
 }
 
