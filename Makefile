@@ -5,7 +5,7 @@ GO ?= go
 noble = pqc/falcon/noble
 installed = $(noble)/node_modules/.package-lock.json
 
-.PHONY: demo test testvm testvm_packages testvm_some floats lint bench kills fuzz guest tshark build clean
+.PHONY: demo test testvm testvm_packages testvm_some floats lint bench fidelity kills fuzz guest tshark build clean
 
 ## demo: one lab from topology to rekeying ESP traffic over Wi-Fi, measured; the report is out/demo/index.html. Airtime takes TAP
 ## interfaces, and a machine that lends none runs the lab without
@@ -62,6 +62,13 @@ bench: build
 	bin/pqlab bench exchange
 	bin/pqlab bench crypto --iterations 1000
 	$(GO) test -run '^$$' -bench . ./lab ./pqc/... ./ipsec/... ./traffic
+
+## fidelity: the tables of docs/fidelity.md, from files that bench links --json wrote: make fidelity RESULTS="host.json guest.json"
+measured = out/fidelity.md
+fidelity: build
+	@mkdir -p $(dir $(measured))
+	bin/pqlab bench links --markdown $(RESULTS) > $(measured)
+	sed -i -e '/^<!-- measured -->$$/,/^<!-- until here -->$$/{//!d}' -e '/^<!-- measured -->$$/r $(measured)' docs/fidelity.md
 
 ## kills: kill pqlab at 200 random moments, and see that nothing is left
 kills:
