@@ -595,6 +595,36 @@ func TestLatenessOfReading(t *testing.T) {
 	}
 }
 
+// An interface that is never empty is not late for that: the thread reads it all the time.
+func TestReadingIsNotLate(t *testing.T) {
+	const flood = 2 * time.Second
+	w, nss := lay(t, link(topology.Shape{Delay: time.Millisecond}), 2)
+	ended := make(chan struct{})
+	if err := w.Do(func(time.Duration) {
+		var until time.Duration
+		w.receive = func(_ int, b []byte) (int, error) {
+			if until == 0 {
+				until = w.now() + flood
+			} else if w.now() > until {
+				w.receive = read
+				close(ended)
+				return 0, unix.EAGAIN
+			}
+			unix.Nanosleep(&unix.Timespec{Nsec: 100_000}, nil)
+			clear(b[:100])
+			return 100, nil
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dial(t, nss, 0, 1).Write([]byte{1})
+	<-ended
+	late, err := w.Lateness(1)
+	if err != nil || late.Packets < 100 || late.P50 > flood/4 {
+		t.Errorf("%+v, %v", late, err)
+	}
+}
+
 // A thread that sleeps as there is nothing to do is not late when it is woken, whatever kept it from running before.
 func TestSleepIsNotLate(t *testing.T) {
 	const stall = 200 * time.Millisecond
