@@ -86,3 +86,24 @@ func wanted(t *testing.T, data string) []string {
 	slices.Sort(want)
 	return want
 }
+
+// A switch has as many ports as a Linux bridge, and the mistake is the first link that finds none.
+func TestPortsOfASwitch(t *testing.T) {
+	t.Parallel()
+	star := func(hosts int) error {
+		var nodes, links strings.Builder
+		for i := range hosts {
+			fmt.Fprintf(&nodes, "  - {name: h%d, kind: host}\n", i)
+			fmt.Fprintf(&links, "  - {kind: ethernet, a: h%d, b: s}\n", i)
+		}
+		_, err := topology.Parse("star.yaml", []byte("nodes:\n  - {name: s, kind: switch}\n"+nodes.String()+"links:\n"+links.String()))
+		return err
+	}
+	if err := star(1023); err != nil {
+		t.Error(err)
+	}
+	var errs topology.Errors
+	if err := star(1100); !errors.As(err, &errs) || len(errs) != 1 || errs[0].Kind != topology.BadStructure || errs[0].Line != 2+1100+1+1024 {
+		t.Errorf("%v", errs)
+	}
+}

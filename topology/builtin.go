@@ -38,7 +38,7 @@ func Builtin(name string) (*Topology, error) {
 		}
 		names = append(names, b.name)
 	}
-	return nil, fmt.Errorf("there is no built-in lab %s%s; there are %s", quote(name), didYouMean(name, names), strings.Join(names, ", "))
+	return nil, fmt.Errorf("there is no built-in lab %s%s; there are %s", quote(name), DidYouMean(name, names), strings.Join(names, ", "))
 }
 
 func pair(b *Builder) *Builder {

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"io"
 	"slices"
 	"strings"
 )
@@ -31,12 +32,24 @@ func ShapeKeys() []string { return fieldNames(shapeFields(func(s *Shape) *Shape 
 func StationKeys() []string { return fieldNames(stationFields(func(s *Station) *Station { return s })) }
 
 // ParseChange reads "KEY=VALUE", with the keys and values that a link has in YAML, and those that its wifi has: "delay=20ms",
-// "gilbert_elliott={p: 1%, r: 25%}", "distance=20m". The value Clear leaves the key out. The error is Errors.
+// "gilbert_elliott={p: 1%, r: 25%}", "distance=20m". The value Clear leaves the key out. No files are read. The error is Errors.
 func ParseChange(args []string) (Change, error) {
-	var c Change
+	c, _, err := parseChange(args, files{})
+	return c, err
+}
+
+// InlineChange gives arguments for ParseChange that have in place of files what is in them: "rate_trace={file: down.trace}",
+// relative to the working directory, "loss_trace={file: -}" from stdin. What is wrong with them is Errors, as of ParseChange.
+func InlineChange(args []string, stdin io.Reader) ([]string, error) {
+	_, inline, err := parseChange(args, files{may: true, left: maxTraces, stdin: stdin})
+	return inline, err
+}
+
+// parseChange gives the arguments back with what files have in them.
+func parseChange(args []string, from files) (c Change, inline []string, err error) {
 	fields := changedFields()
 	names := fieldNames(fields)
-	d := &decoder{at: map[string]Position{}}
+	d := &decoder{at: map[string]Position{}, files: from}
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")
 		i := slices.Index(names, name)
@@ -45,7 +58,7 @@ func ParseChange(args []string) (Change, error) {
 			d.add(BadSyntax, "", "%s is not KEY=VALUE, as delay=20ms", quote(arg))
 			continue
 		case i < 0:
-			d.add(BadKey, "", "there is no key %s%s; there are %s", quote(name), didYouMean(name, names), commas(names))
+			d.add(BadKey, "", "there is no key %s%s; there are %s", quote(name), DidYouMean(name, names), commas(names))
 			continue
 		case slices.Contains(c.keys, name):
 			d.add(Duplicate, "", "key %s is given twice", name)
@@ -57,23 +70,42 @@ func ParseChange(args []string) (Change, error) {
 		c.keys = append(c.keys, name)
 		var read changed
 		if value != Clear {
-			before := len(d.found)
+			before, opened := len(d.found), len(d.files.traces)
 			if body, ok := d.parse([]byte(value)); ok {
 				fields[i].read(d, body, name, &read)
+			} else {
+				d.inKey(name, before)
 			}
 			if len(d.found) > before {
 				continue
 			}
+			if len(d.files.traces) > opened {
+				e := encoder{depth: flowDepth}
+				if fields[i].write(&e, &read); e.b.Len() > maxInput {
+					d.add(BadValue, name, "%s: with its trace written out, it has %d bytes, more than %d", name, e.b.Len(), maxInput)
+					continue
+				}
+				arg = name + "=" + e.b.String()
+			}
 		}
+		inline = append(inline, arg)
 		c.sets = append(c.sets, func(to *changed) { fields[i].copy(to, &read) })
 	}
 	if len(args) == 0 {
 		d.add(Missing, "", "nothing is to change; give KEY=VALUE, as delay=20ms")
 	}
 	if len(d.found) > 0 {
-		return Change{}, d.found
+		return Change{}, nil, d.found
 	}
-	return c, nil
+	return c, inline, nil
+}
+
+// inKey says of mistakes that were found in a file that the value of this key is the file.
+func (d *decoder) inKey(name string, since int) {
+	for i := range d.found[since:] {
+		e := &d.found[since+i]
+		e.Element, e.Message = name, name+": its value is not YAML: "+e.Message
+	}
 }
 
 // Apply gives the shape that a direction of the link has after the change, and Errors if no link can have it.

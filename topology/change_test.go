@@ -2,7 +2,11 @@ package topology_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -257,4 +261,68 @@ func FuzzParseChange(f *testing.F) {
 			t.Errorf("%+v is nowhere", got)
 		}
 	})
+}
+
+// What a change reads from files and from standard input is sent in their place, and means the same.
+func TestInlineChange(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	long := strings.Repeat("500ms 20Mbit/s\n250ms 600kbit/s\n", 1<<15)
+	args := []string{"delay=20ms", "rate=none", "rate_trace={file: " + write("long.trace", long) + "}", "loss_trace={file: -}", "queue={time: 50ms}"}
+	inline, err := topology.InlineChange(args, strings.NewReader("0001\n01\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(inline) != len(args) || inline[0] != args[0] || inline[1] != args[1] || inline[4] != args[4] {
+		t.Errorf("what has no file is not as it was: %.300q", inline)
+	}
+	change, err := topology.ParseChange(inline) // which reads no file
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := change.Apply(topology.PlannedLink{}, topology.Shape{Rate: topology.Mbit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, _ := topology.ParseRateTrace([]byte(long))
+	if len(steps) != 1<<16 || !slices.Equal(got.RateTrace, steps) || !slices.Equal(got.LossTrace, []int{3, 1, 1, 1}) || got.Queue.Time != 50*ms {
+		t.Errorf("%d steps of %d, %v, %v", len(got.RateTrace), len(steps), got.LossTrace, got.Queue)
+	}
+
+	bad := write("bad.trace", "1s 1Mbit/s\n\n1s fast\n")
+	for name, tt := range map[string]struct {
+		args []string
+		says string
+	}{
+		"a line of the file":   {[]string{"rate_trace={file: " + bad + "}"}, bad + ":3: "},
+		"no such file":         {[]string{"rate_trace={file: " + filepath.Join(dir, "none") + "}"}, "none"},
+		"standard input twice": {[]string{"loss_trace={file: -}", "rate_trace={file: -}"}, "empty"},
+		"not a trace":          {[]string{"loss_trace={file: " + bad + "}"}, bad + ":1: "},
+	} {
+		_, err := topology.InlineChange(tt.args, strings.NewReader("01\n"))
+		var mistakes topology.Errors
+		if !errors.As(err, &mistakes) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := topology.ParseChange(args); err == nil {
+		t.Error("ParseChange reads files")
+	}
+}
+
+// A value that is no YAML is said to be that of its key.
+func TestChangeNamesItsKey(t *testing.T) {
+	t.Parallel()
+	_, err := topology.ParseChange([]string{"delay=1ms", "gilbert_elliott={p: 1%"})
+	var mistakes topology.Errors
+	if !errors.As(err, &mistakes) || len(mistakes) != 1 || mistakes[0].Element != "gilbert_elliott" || !strings.HasPrefix(mistakes[0].Message, "gilbert_elliott: ") {
+		t.Errorf("%+v", mistakes)
+	}
 }

@@ -147,9 +147,9 @@ func parent(element string) string {
 // leastPrefix is how much of a known name is no accident, in bytes.
 const leastPrefix = 3
 
-// didYouMean returns ` (did you mean "x"?)` for the shortest known name that name begins, else for the one nearest to it, or
+// DidYouMean returns ` (did you mean "x"?)` for the shortest known name that name begins, else for the one nearest to it, or
 // nothing where none is near. It suggests no name that may not be used, such as one that only looks the same.
-func didYouMean(name string, known []string) string {
+func DidYouMean(name string, known []string) string {
 	if len(name) > 64 {
 		return ""
 	}

@@ -222,6 +222,9 @@ func (p *planner) ownsItself(dpu int) bool {
 	return false
 }
 
+// maxPorts is how many a Linux bridge has: BR_PORT_BITS are 10, and there is no port 0.
+const maxPorts = 1023
+
 // segment is a set of links that bridges join into one network.
 type segment struct {
 	links   []int
@@ -236,6 +239,7 @@ type member struct{ node, nic int }
 // makeSegments joins the links of each bridge, refuses loops, and brings the MTUs of a segment together.
 func (p *planner) makeSegments() {
 	set := newSets(len(p.nodes) + len(p.links)) // bridges, then links
+	ports := make([]int, len(p.nodes))
 	linkSet := func(i int) int { return len(p.nodes) + i }
 	for i := range p.links {
 		joinsBoth := p.nodes[p.ends[i][0]].bridge() && p.nodes[p.ends[i][1]].bridge()
@@ -246,6 +250,10 @@ func (p *planner) makeSegments() {
 		for _, n := range p.ends[i] {
 			if p.nodes[n].bridge() {
 				set.join(n, linkSet(i))
+				if ports[n]++; ports[n] == maxPorts+1 {
+					p.breaks(BadStructure, fmt.Sprintf("links[%d]", i), "link %s: is one more than the %d that the %s %s can have, as a Linux bridge has no more ports; join another switch to it",
+						p.links[i].Name, maxPorts, p.nodes[n].Kind, p.nodes[n].Name)
+				}
 			}
 		}
 	}

@@ -109,9 +109,9 @@ func checkSuite(suite string) string {
 		return "is not a signature and a KEM joined by +, as " + DefaultSuite
 	}
 	if !slices.Contains(Signatures(), signature) {
-		return fmt.Sprintf("names no known signature%s; known are %s", didYouMean(signature, Signatures()), strings.Join(Signatures(), ", "))
+		return fmt.Sprintf("names no known signature%s; known are %s", DidYouMean(signature, Signatures()), strings.Join(Signatures(), ", "))
 	}
-	return fmt.Sprintf("names no known KEM%s; known are %s", didYouMean(kem, KEMs()), strings.Join(KEMs(), ", "))
+	return fmt.Sprintf("names no known KEM%s; known are %s", DidYouMean(kem, KEMs()), strings.Join(KEMs(), ", "))
 }
 
 // quote shows a text of unknown length and content in a message.

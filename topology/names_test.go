@@ -25,7 +25,7 @@ func TestDidYouMean(t *testing.T) {
 		if tt.want != "" {
 			want = ` (did you mean "` + tt.want + `"?)`
 		}
-		if got := didYouMean(tt.name, tt.known); got != want {
+		if got := DidYouMean(tt.name, tt.known); got != want {
 			t.Errorf("%q: %s, want %s", tt.name, got, want)
 		}
 	}

@@ -242,7 +242,7 @@ func (p *problems) oneOf(element, what, value string, known []string, optional b
 	if value == "" {
 		p.add(Missing, element, "%s is missing; give one of %s", what, commas(known))
 	} else {
-		p.add(BadValue, element, "%s %s is none of %s%s", what, quote(value), commas(known), didYouMean(value, known))
+		p.add(BadValue, element, "%s %s is none of %s%s", what, quote(value), commas(known), DidYouMean(value, known))
 	}
 	return false
 }
@@ -260,7 +260,7 @@ func (p *planner) find(element, what, name string) (int, bool) {
 	if len(p.found) < maxErrors {
 		known = p.nodeNames()
 	}
-	p.add(UnknownName, element, "%s: there is no node %s%s", what, quote(name), didYouMean(name, known))
+	p.add(UnknownName, element, "%s: there is no node %s%s", what, quote(name), DidYouMean(name, known))
 	return -1, false
 }
 

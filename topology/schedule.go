@@ -103,14 +103,14 @@ func (s Shape) Scheduled() []string {
 		for _, step := range s.RateTrace {
 			length += step.Length
 		}
-		parts = append(parts, fmt.Sprintf("rate trace of %d steps in %v, mean %v", n, length, s.MeanRate()))
+		parts = append(parts, fmt.Sprintf("rate trace of %s in %v, mean %v", countOf(n, "step"), length, s.MeanRate()))
 	}
 	if s.Queue != (Queue{}) {
 		parts = append(parts, s.Queue.String())
 	}
 	if len(s.LossTrace) > 0 {
 		lost, all := lostOf(s.LossTrace)
-		parts = append(parts, fmt.Sprintf("loss trace of %d in %d packets", lost, all))
+		parts = append(parts, fmt.Sprintf("loss trace of %d in %s", lost, countOf(all, "packet")))
 	}
 	if n := len(s.Outages); n > 0 {
 		const shown = 3
@@ -125,6 +125,14 @@ func (s Shape) Scheduled() []string {
 		parts = append(parts, "outage "+strings.Join(texts, " and "))
 	}
 	return parts
+}
+
+// countOf says how many there are of something whose plural ends in s.
+func countOf(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // lostOf counts the packets of a loss trace.

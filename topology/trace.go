@@ -261,6 +261,7 @@ type files struct {
 	dir    string
 	may    bool
 	left   int64          // bytes that may still be read
+	stdin  io.Reader      // what the name "-" means, once; nil: a file
 	traces map[string]any // what was read, by form and name
 }
 
@@ -268,6 +269,14 @@ type files struct {
 func (f *files) read(name string) ([]byte, error) {
 	if !f.may {
 		return nil, errNoFiles
+	}
+	if name == "-" && f.stdin != nil {
+		data, err := io.ReadAll(io.LimitReader(f.stdin, maxTraceFile+1))
+		f.stdin = strings.NewReader("")
+		if err == nil && len(data) > maxTraceFile {
+			err = fmt.Errorf("has more than %d bytes", maxTraceFile)
+		}
+		return data, err
 	}
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(f.dir, name)

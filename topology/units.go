@@ -98,7 +98,7 @@ func parseUnit(s string, units []unit) (uint64, error) {
 	if name == "" {
 		return 0, fmt.Errorf("has no unit; give one of %s", strings.Join(names, ", "))
 	}
-	return 0, fmt.Errorf("unit %s is none of %s%s", quote(name), strings.Join(names, ", "), didYouMean(name, names))
+	return 0, fmt.Errorf("unit %s is none of %s%s", quote(name), strings.Join(names, ", "), DidYouMean(name, names))
 }
 
 // checkDecimal accepts digits with at most one point. It keeps exponents, signs and long texts from the number parsers.

@@ -287,7 +287,7 @@ func (d *decoder) object(n ast.Node, element, what string, known []string, visit
 		}
 		switch {
 		case !ok || i < 0:
-			d.add(BadKey, d.placeKey(element, v.Key), "%s: there is no key %s%s", what, quote(name), didYouMean(name, known))
+			d.add(BadKey, d.placeKey(element, v.Key), "%s: there is no key %s%s", what, quote(name), DidYouMean(name, known))
 		case given[i]:
 			d.add(Duplicate, d.placeKey(element, v.Key), "%s: key %s is given twice", what, name)
 		default:
