@@ -42,6 +42,7 @@ func Specs(e testlab.Env) {
 				queue(s)
 				schedule(s)
 				change(s)
+				air(s)
 				fates(s)
 				program(s)
 			})
