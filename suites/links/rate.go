@@ -3,6 +3,7 @@ package links
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"pqlab/internal/vm/guest"
 	"pqlab/topology"
 	"pqlab/traffic"
 )
@@ -25,7 +27,7 @@ const (
 func rate(s shaper) {
 	for _, r := range []topology.Rate{5 * topology.Mbit, 20 * topology.Mbit} {
 		It(fmt.Sprintf("passes %v in each direction by itself, and no more", r), func(ctx SpecContext) {
-			trials(3, func(seed uint64) string {
+			trials(5, func(seed uint64) string {
 				p := s.pair(ctx, topology.Shape{Rate: r}, seed)
 				there, back := p.from("a", large), p.from("b", large)
 				var both sync.WaitGroup
@@ -48,8 +50,17 @@ func (f flow) offer(ctx context.Context, r topology.Rate, d time.Duration) {
 	f.send(ctx, int(d/gap), gap)
 }
 
+// near is how far the middle one of all windows may be off the rate. A busy machine takes from some windows, and lets others
+// catch up; an emulated one has little to spare for any.
+func near() float64 {
+	if guest.Emulated() {
+		return 0.1
+	}
+	return 0.01
+}
+
 // held checks what came of more than the rate. Never may more than that pass, and one bucket or two frames. That it all
-// passes is seen in single windows, because a busy machine takes from most.
+// passes is seen in single windows: in the middle one.
 func held(got traffic.Fates, r topology.Rate) (wrong string) {
 	GinkgoHelper()
 	late, repeated := got.Overtaken()
@@ -58,11 +69,8 @@ func held(got traffic.Fates, r topology.Rate) (wrong string) {
 		Fail(fmt.Sprintf("%.0f bit/s pass at a rate of %v", seen, r))
 	}
 	seen := windows(got.Arrived)
-	if usual := seen[len(seen)/2]; usual > 1.1*float64(r) {
-		wrong = fmt.Sprintf("in most windows %.0f bit/s pass at a rate of %v; ", usual, r)
-	}
-	if best := seen[len(seen)-2]; best < 0.9*float64(r) {
-		wrong += fmt.Sprintf("in no two windows more than %.0f bit/s pass at a rate of %v; ", best, r)
+	if usual := seen[len(seen)/2] / float64(r); math.Abs(usual-1) > near() {
+		wrong = fmt.Sprintf("in the middle one of the windows %.4f of %v pass; ", usual, r)
 	}
 	if got.Missing() == 0 {
 		wrong += fmt.Sprintf("all passes at a rate of %v; ", r)
