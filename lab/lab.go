@@ -46,6 +46,8 @@ type Options struct {
 	OnTraffic bool
 	// Port of the user-space gateways: "auto" (or empty), "tun", "packet".
 	Port string
+	// Reach finds out which rates cannot be had here, for Lab.Unreached. A plan that is verified has none.
+	Reach bool
 	// Quiet is how long nothing of a UDP flow may arrive after its end before what is missing is lost; 0 is
 	// traffic.DefaultQuiet. Emulated processors take longer to forward a packet.
 	Quiet time.Duration
@@ -60,6 +62,8 @@ type Lab struct {
 
 	Verified   []Measured    // each direction of each shaped link, if the plan wants that verified
 	VerifyTime time.Duration // that it took
+
+	Unreached []UnreachedLink // if Options ask for that
 
 	nodes   map[string]*Node
 	links   map[string]*links.Link
@@ -139,7 +143,7 @@ func Up(ctx context.Context, plan *topology.Plan, options Options) (_ *Lab, err 
 	agents.SetLimit(runtime.NumCPU())
 	wiring := make(chan error, 1)
 	go func() { wiring <- l.wire(ctx) }()
-	if plan.Verify { // undisturbed by processes that start
+	if plan.Verify || options.Reach { // undisturbed by processes that start
 		err := <-wiring
 		if err != nil {
 			return nil, err
@@ -259,8 +263,13 @@ func (l *Lab) wire(ctx context.Context) error {
 			l.warn(fmt.Sprintf("link %s: this kernel's %s takes no seed (Linux 6.6 does); its random choices differ from run to run", p.Name, s.Shaper))
 		}
 	}
-	if l.Plan.Verify { // while the nodes send nothing
+	switch { // while the nodes send nothing
+	case l.Plan.Verify:
 		if err := l.verify(ctx); err != nil {
+			return err
+		}
+	case l.options.Reach:
+		if err := l.reach(ctx); err != nil {
 			return err
 		}
 	}

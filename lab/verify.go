@@ -43,6 +43,7 @@ type MeasuredDelay struct {
 	Tail      []MeasuredQuantile // 90 % and 99 %
 	Least     time.Duration
 	P99, Most time.Duration
+	Woken     time.Duration // so late, at most, was what sent the packets: so busy was the machine
 }
 
 // MeasuredQuantile is one of a delay: so large a share is not longer.

@@ -76,23 +76,24 @@ type tailFault struct {
 	excused   string // why it is not the link's; "" if it is
 }
 
-// tails says which tails of the delay are out of tolerance, about the median. What a wire had to deliver late, by its own count, is
-// not the shape's fault.
+// tails says which tails of the delay are out of tolerance, about the median. What the machine made late is not the link's fault: a
+// wire counts that, but not for packets that it passes on at once, and what shapes the link waits for a processor as what sends does.
 func (m Measured) tails(t topology.Tolerance) (off []tailFault) {
 	d := m.Delay
 	if d == nil {
 		return nil
 	}
 	early, late := d.Low[1]-d.Wanted[1], d.High[1]-d.Wanted[1]
+	busy := max(m.Lateness.Max, 2*d.Woken)
 	for _, q := range d.Tail {
 		f := tailFault{MeasuredQuantile: q, what: fmt.Sprintf("%.0f%% of the delay, about the median", q.Share*100), tolerance: t.Tail}
 		switch latest := q.Wanted + late + t.Tail; {
 		case q.High < q.Wanted+early-t.Tail:
 			off = append(off, f)
-		case q.Low > latest+m.Lateness.Max:
+		case q.Low > latest+busy:
 			off = append(off, f)
 		case q.Low > latest:
-			f.excused = fmt.Sprintf("%.0f%% of the delay: packets left the wire up to %v late, as this machine is busy", q.Share*100, m.Lateness.Max)
+			f.excused = fmt.Sprintf("%.0f%% of the delay: this machine is busy, and made things late by %v", q.Share*100, micros(max(m.Lateness.Max, d.Woken)))
 			off = append(off, f)
 		}
 	}
@@ -249,6 +250,19 @@ func delaysOf(s topology.Shape, gap time.Duration) []time.Duration {
 	}
 	slices.Sort(delays)
 	return delays
+}
+
+// wokenOf is by how much what is to be sent gap apart was sent late, at most.
+func wokenOf(sent []time.Time, gap time.Duration) (most time.Duration) {
+	if len(sent) == 0 {
+		return 0
+	}
+	early := time.Duration(0)
+	for i, at := range sent {
+		late := at.Sub(sent[0]) - time.Duration(i)*gap
+		early, most = min(early, late), max(most, late)
+	}
+	return most - early
 }
 
 func quarters() [3]float64 { return [3]float64{0.25, 0.5, 0.75} }

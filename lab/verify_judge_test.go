@@ -46,19 +46,21 @@ func TestTails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		draw             func() time.Duration
 		wanted           [2]time.Duration // 90 % and 99 %
-		late             time.Duration    // of the wire
+		late, woken      time.Duration    // of the wire, and of the sender
 		refused, excused bool
 	}{
-		"as wanted":             {constant, [2]time.Duration{20 * msec, 20 * msec}, 0, false, false},
-		"varied as wanted":      {varied, [2]time.Duration{26408 * time.Microsecond, 31632 * time.Microsecond}, 0, false, false},
-		"1 in 200 is late":      {late(0.005, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, false, false},
-		"1 in 20 is late":       {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, true, false},
-		"1 in 20, within":       {late(0.05, 9*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, false, false},
-		"1 in 20, and the wire": {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 95 * msec, false, true},
-		"1 in 20, not the wire": {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 85 * msec, true, false},
-		"1 in 5 is late":        {late(0.2, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, true, false},
-		"without tail":          {cut, [2]time.Duration{36 * msec, 46 * msec}, 0, true, false},
-		"late is no early":      {cut, [2]time.Duration{36 * msec, 46 * msec}, time.Hour, true, false},
+		"as wanted":                  {constant, [2]time.Duration{20 * msec, 20 * msec}, 0, 0, false, false},
+		"varied as wanted":           {varied, [2]time.Duration{26408 * time.Microsecond, 31632 * time.Microsecond}, 0, 0, false, false},
+		"1 in 200 is late":           {late(0.005, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 0, false, false},
+		"1 in 20 is late":            {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 0, true, false},
+		"1 in 20, within":            {late(0.05, 9*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 0, false, false},
+		"1 in 20, and the wire":      {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 95 * msec, 0, false, true},
+		"1 in 20, not the wire":      {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 85 * msec, 0, true, false},
+		"1 in 5 is late":             {late(0.2, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 0, true, false},
+		"without tail":               {cut, [2]time.Duration{36 * msec, 46 * msec}, 0, 0, true, false},
+		"late is no early":           {cut, [2]time.Duration{36 * msec, 46 * msec}, time.Hour, 0, true, false},
+		"1 in 20, on a busy machine": {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 46 * msec, false, true},
+		"1 in 20, less busy":         {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 44 * msec, true, false},
 	} {
 		refused, excused := 0, 0
 		for range rounds {
@@ -66,7 +68,7 @@ func TestTails(t *testing.T) {
 			for i := range values {
 				values[i] = tt.draw()
 			}
-			d := &MeasuredDelay{Wanted: [3]time.Duration{20 * msec, 20 * msec, 20 * msec}}
+			d := &MeasuredDelay{Wanted: [3]time.Duration{20 * msec, 20 * msec, 20 * msec}, Woken: tt.woken}
 			d.Seen, d.Low, d.High = quartiles(values, 3*(1-confidence)/5, time.Second)
 			for i, p := range []float64{0.9, 0.99} {
 				low, high := bounds(values, p, (1-confidence)/5, time.Second)
@@ -92,6 +94,24 @@ func TestTails(t *testing.T) {
 			if c.want && c.n < rounds || !c.want && c.n > 0 {
 				t.Errorf("%s: %d of %d %s, want %v", name, c.n, rounds, what, c.want)
 			}
+		}
+	}
+}
+
+// How late a sender was is counted from the one that was least late.
+func TestWokenOf(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	for _, tt := range []struct {
+		sent []int // ms, to be 10 apart
+		want int
+	}{{nil, 0}, {[]int{0}, 0}, {[]int{0, 10, 20}, 0}, {[]int{0, 17, 20}, 7}, {[]int{5, 10, 20, 38}, 8}, {[]int{0, 50, 50, 50, 50, 50}, 40}} {
+		var sent []time.Time
+		for _, ms := range tt.sent {
+			sent = append(sent, begin.Add(time.Duration(ms)*time.Millisecond))
+		}
+		if got := wokenOf(sent, 10*time.Millisecond); got != time.Duration(tt.want)*time.Millisecond {
+			t.Errorf("%v: %v, want %d ms", tt.sent, got, tt.want)
 		}
 	}
 }

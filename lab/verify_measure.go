@@ -90,10 +90,7 @@ func (l *Lab) Measure(ctx context.Context, p topology.PlannedLink, t topology.To
 		for side := range m {
 			m[side].Lateness, m[side].Missed = after.Wire[side].Lateness, after.Wire[side].Missed
 		}
-		// What is given the shape that it has goes on with it.
-		for _, shapes := range [][2]topology.Shape{{}, state.Shapes} {
-			err = errors.Join(err, link.Set(func([2]topology.Shape) ([2]topology.Shape, error) { return shapes, nil }))
-		}
+		err = errors.Join(err, beginAnew(link))
 	}()
 	both := func(f func(s *sample) error) error {
 		g := errgroup.Group{}
@@ -285,7 +282,7 @@ func (s *sample) delay() error {
 		return nil
 	}
 	d := &MeasuredDelay{
-		Packets: len(delays), Sending: sending,
+		Packets: len(delays), Sending: sending, Woken: wokenOf(got.Sent, gap),
 		Least: delays[0], P99: delays[len(delays)*99/100], Most: delays[len(delays)-1],
 	}
 	took := time.Since(began)

@@ -44,6 +44,7 @@ func Do(ctx context.Context, plan *topology.Plan, o Options) (report.Result, err
 	if o.Duration <= 0 {
 		o.Duration = duration(plan, guest.Emulated())
 	}
+	o.Lab.Reach = o.Strict
 	if o.Progress == nil {
 		o.Progress = func(string) {}
 	}
@@ -98,7 +99,7 @@ func (r *runner) since(t traffic.Instant) float64 {
 }
 
 func (r *runner) run(asked context.Context) (err error) {
-	r.options.Progress("making the lab")
+	r.options.Progress(making(r.plan))
 	began := time.Now()
 	if r.lab, err = lab.Up(asked, r.plan, r.options.Lab); err != nil {
 		return err

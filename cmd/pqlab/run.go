@@ -63,7 +63,7 @@ and takes the lab down again.`,
 	duration := c.Flags().Duration("duration", run.DefaultDuration, "of each flow; the default where the topology gives it none (four times as long if an emulated processor is to reach a limit of volume)")
 	dir := c.Flags().String("report", "", "write result.json, junit.xml and index.html to this directory")
 	captures := c.Flags().String("capture", "", "write a pcapng file of each link to this directory")
-	strict := c.Flags().Bool("strict", false, "fail (exit 1) where this machine was too busy to keep the schedule of a wire; otherwise that is a warning")
+	strict := c.Flags().Bool("strict", false, "fail (exit 1) where this machine was too busy to keep the schedule of a wire, which otherwise is a warning, or where a link cannot have its rate here")
 	secrets := addSecretFlags(c)
 	c.RunE = func(c *cobra.Command, a []string) error {
 		if *captures == "" {
