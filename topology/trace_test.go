@@ -183,6 +183,21 @@ func TestPathFile(t *testing.T) {
 	if again, err := topology.Parse("again", text); err != nil || !slices.Equal(again.Links[0].WiFi.Path, want) {
 		t.Errorf("%s: %v", text, err)
 	}
+	inline, err := topology.InlineChange([]string{"path={file: testdata/traces/walk.path}", "distance=none"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change, err := topology.ParseChange(inline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := top.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := change.ApplyStation(plan.Links[0], topology.Station{Profile: "jetson-ac-2x2-80", Distance: 5}); err != nil || !slices.Equal(got.Path, want) {
+		t.Errorf("changed to %+v, %v", got, err)
+	}
 	_, err = topology.Parse("walk", fmt.Appendf(nil, walkedLab, "testdata/traces/bad.path"))
 	var errs topology.Errors
 	errors.As(err, &errs)
