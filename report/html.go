@@ -129,7 +129,7 @@ func figures(r Result) []figure {
 	}
 	note := "none happened"
 	if len(r.Rekeys) > 0 {
-		note = count(lost) + " packets lost in them"
+		note = count(lost) + " packets of the old SAs did not arrive"
 	}
 	return append(out, figure{fmt.Sprint(len(r.Rekeys)), "rekeys", note})
 }

@@ -283,7 +283,7 @@ func drawRekeys(s *svg, rekeys []Rekey, x func(float64) float64) (lossy bool) {
 			class, lossy = class+" lossy", true
 		}
 		xx := x(k.At)
-		s.add(`<g class="%s"><title>rekey of %s by %s at %s, %s lost</title>`, class, esc(k.Tunnel), esc(k.Trigger), moment(k.At), count(k.Lost))
+		s.add(`<g class="%s"><title>rekey of %s by %s at %s, %s packets of the old SAs did not arrive</title>`, class, esc(k.Tunnel), esc(k.Trigger), moment(k.At), count(k.Lost))
 		s.add(`<line x1="%s" x2="%s" y1="%s" y2="%s"/>`, px(xx), px(xx), px(plotTop-4), px(plotHeight-plotBottom))
 		s.add(`<path d="M%s %sl-4 -6h8z"/>`, px(xx), px(plotTop-2))
 		if len(rekeys) <= rekeyLabels && xx >= free {

@@ -39,6 +39,8 @@ type Result struct {
 	Tunnels  []Tunnel  `json:"tunnels"`
 	Traffic  []Flow    `json:"traffic"`
 	Rekeys   []Rekey   `json:"rekeys"`
+	// RekeyNote says where packets went that Lost of the Rekeys counts; empty if there are none.
+	RekeyNote string `json:"rekeys_note,omitempty"`
 	// CPUSeconds that the processes of a node took, by its name.
 	CPUSeconds map[string]float64 `json:"cpu_seconds"`
 	Watches    []Watch            `json:"plaintext_watch"`
@@ -189,7 +191,8 @@ type Rekey struct {
 	Trigger string  `json:"trigger"`
 	At      float64 `json:"at_ms"`
 	Ms      float64 `json:"ms"` // until the new SAs carried the traffic
-	Lost    uint64  `json:"lost"`
+	// Lost are packets that were sent on the SAs it replaced, at any time, and did not arrive: the way's losses too.
+	Lost uint64 `json:"lost"`
 }
 
 // Watch is what passed a link that only ESP may pass, in packets as the kernel passes them: a GSO buffer counts once.

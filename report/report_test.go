@@ -478,3 +478,17 @@ func TestCheckDir(t *testing.T) {
 		t.Error("a directory below one that was deleted")
 	}
 }
+
+// Where packets of replaced SAs went is told below the rekeys, before anything else.
+func TestRekeyNote(t *testing.T) {
+	t.Parallel()
+	r := sample()
+	r.RekeyNote = "what became of them"
+	texts := written(t, r)
+	for _, form := range []string{"text", "html"} {
+		_, after, found := strings.Cut(texts[form], r.RekeyNote)
+		if !found || form == "text" && !strings.HasPrefix(after, "\nwarning:") {
+			t.Errorf("%s: %v, %q", form, found, after)
+		}
+	}
+}

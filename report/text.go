@@ -63,12 +63,15 @@ func (r Result) WriteText(w io.Writer, dir string) error {
 		end()
 	}
 	if len(r.Rekeys) > 0 {
-		row("rekeys", "trigger", "at", "took", "lost")
+		row("rekeys", "trigger", "at", "took", "old SAs' packets that did not arrive")
 		for _, k := range r.Rekeys[:min(textRows, len(r.Rekeys))] {
 			row(k.Tunnel, k.Trigger, moment(k.At), millis(k.Ms), count(k.Lost))
 		}
 		more(row, len(r.Rekeys), "rekeys")
 		end()
+		if r.RekeyNote != "" { // with the figures that it explains
+			fmt.Fprintf(&b, "  %s\n", plain(r.RekeyNote))
+		}
 	}
 	for _, warning := range r.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", plain(warning))
@@ -101,6 +104,6 @@ func (r Result) verdictDetail() string {
 	case n == 0:
 		return plural(len(r.Checks), "check holds", "checks hold") + r.verified()
 	default:
-		return fmt.Sprintf("%d of %s failed", n, plural(len(r.Checks), "check", "checks")) + r.verified()
+		return fmt.Sprintf("%d of %d checks failed", n, len(r.Checks)) + r.verified()
 	}
 }

@@ -102,20 +102,20 @@ func TestJudgeRekeys(t *testing.T) {
 		loss     float64 // of the link
 		checks   int
 		ok       bool
-		warnings int
+		note     bool
 	}{
-		"no rekey":            {nil, 3, 0, 0, false, 0},
-		"nothing lost":        {[]report.Rekey{{}, {}}, 0, 0, 1, true, 0},
-		"lost by rekeys":      {[]report.Rekey{{Lost: 3}}, 3, 0, 1, false, 0},
-		"refused, not lost":   {[]report.Rekey{{}}, 1, 0, 1, false, 0},
-		"lost on the way":     {[]report.Rekey{{}, {Lost: 3}}, 0, 0, 1, true, 1},
-		"on a way that loses": {[]report.Rekey{{Lost: 3}}, 0, 0.1, 1, true, 0},
+		"no rekey":            {nil, 3, 0, 0, false, false},
+		"nothing lost":        {[]report.Rekey{{}, {}}, 0, 0, 1, true, false},
+		"lost by rekeys":      {[]report.Rekey{{Lost: 3}}, 3, 0, 1, false, false},
+		"refused, not lost":   {[]report.Rekey{{}}, 1, 0, 1, false, false},
+		"lost on the way":     {[]report.Rekey{{}, {Lost: 3}}, 0, 0, 1, true, true},
+		"on a way that loses": {[]report.Rekey{{Lost: 3}}, 0, 0.1, 1, true, true},
 	} {
 		p := &topology.Plan{Links: []topology.PlannedLink{{Link: topology.Link{Shape: topology.Shape{Loss: tt.loss}}}}}
 		r := runner{plan: p, result: report.Result{Rekeys: tt.rekeys}}
 		r.judgeRekeys(tt.homeless, links.Dropped{})
-		if len(r.result.Checks) != tt.checks || tt.checks > 0 && r.result.Checks[0].OK != tt.ok || len(r.result.Warnings) != tt.warnings {
-			t.Errorf("%s: %+v, %q", name, r.result.Checks, r.result.Warnings)
+		if len(r.result.Checks) != tt.checks || tt.checks > 0 && r.result.Checks[0].OK != tt.ok || (r.result.RekeyNote != "") != tt.note {
+			t.Errorf("%s: %+v, %q", name, r.result.Checks, r.result.RekeyNote)
 		}
 	}
 }

@@ -63,15 +63,15 @@ func TestJudgeLoss(t *testing.T) {
 	}
 }
 
-// Where packets of replaced SAs went is told where links dropped some, and where they dropped none the warning is as it was.
+// Where packets of replaced SAs went is told where links dropped some, and where they dropped none the note is as it was.
 func TestJudgeRekeysDropped(t *testing.T) {
 	t.Parallel()
 	warning := func(d links.Dropped) string {
 		r := &runner{plan: pairPlan(), result: report.Result{Rekeys: []report.Rekey{{Lost: 200}, {Lost: 22}}}}
-		if r.judgeRekeys(0, d); len(r.result.Warnings) != 1 {
-			t.Fatalf("%+v: %q", d, r.result.Warnings)
+		if r.judgeRekeys(0, d); len(r.result.Warnings) != 0 || r.result.RekeyNote == "" {
+			t.Fatalf("%+v: %q, %q", d, r.result.Warnings, r.result.RekeyNote)
 		}
-		return r.result.Warnings[0]
+		return r.result.RekeyNote
 	}
 	bare := warning(links.Dropped{})
 	for text, d := range map[string]links.Dropped{
