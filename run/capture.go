@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pqlab/agent"
 	"pqlab/capture"
@@ -22,6 +25,8 @@ import (
 
 // tableDir is the directory, below that of a run's captures, with the keys that decrypt them.
 const tableDir = "wireshark"
+
+const capturesCheck = "captures could be written"
 
 // interfaceOf describes one end of a link in a capture.
 func interfaceOf(l *lab.Lab, p topology.PlannedLink, own, far topology.End) capture.Options {
@@ -134,8 +139,36 @@ type recording struct {
 	taps  []*capture.Tap
 }
 
-// capture begins to write every link's packets to a file of its own in dir.
-func (r *runner) capture(ctx context.Context, dir string) (err error) {
+// capture begins to write every link's packets to a file of its own in dir. A disk that is full fails a check and not the
+// run; there are no captures then.
+func (r *runner) capture(ctx context.Context, dir string) error {
+	made := missing(dir)
+	err := r.startRecordings(ctx, dir)
+	if err == nil {
+		return nil
+	}
+	for _, d := range made { // what there is besides stays
+		_ = os.Remove(d)
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		r.check(capturesCheck, false, "there are none: "+err.Error())
+		return nil
+	}
+	return err
+}
+
+// missing are the directory and those above it that are not there yet, the innermost first.
+func missing(dir string) (all []string) {
+	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			return all
+		}
+		all = append(all, dir)
+	}
+}
+
+// startRecordings leaves no file behind after an error.
+func (r *runner) startRecordings(ctx context.Context, dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("captures: %w", err)
 	}
@@ -196,7 +229,8 @@ func (r *runner) record(l topology.PlannedLink, path, section string) (_ recordi
 	rec := recording{link: l.Name, files: files, file: file}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, file.Close(), files.Discard())
+			file.Close() // why it cannot be written is told
+			err = errors.Join(err, files.Discard())
 		}
 	}()
 	if r.options.TLSSecrets || r.options.ExportKeys {
@@ -220,7 +254,8 @@ func (r *runner) discardRecordings() error {
 	}
 	var errs []error
 	for _, rec := range r.recordings {
-		errs = append(errs, rec.file.Close(), rec.files.Discard())
+		rec.file.Close() // it need not be whole
+		errs = append(errs, rec.files.Discard())
 	}
 	if r.table != nil {
 		errs = append(errs, r.table.Discard())
@@ -271,5 +306,5 @@ func (r *runner) stopRecordings(recordings []recording) {
 	if first != nil {
 		detail = fmt.Sprintf("incomplete: %s: %v", strings.Join(incomplete, ", "), first)
 	}
-	r.check("captures could be written", first == nil, detail)
+	r.check(capturesCheck, first == nil, detail)
 }

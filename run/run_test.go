@@ -461,6 +461,47 @@ func TestSetLinkTogether(t *testing.T) {
 	all.Wait()
 }
 
+// A disk that is full from the start costs the captures too, and not the run; nothing is left of them.
+func TestDoFullDisk(t *testing.T) {
+	owner.Check(t)
+	disk := t.TempDir()
+	err := netns.OnThread(func() error { // whose mounts are its own
+		err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(disk, "full"), make([]byte, 64<<10), 0o600); err != nil {
+			return err
+		}
+		result, err := Do(t.Context(), plan(t, small), Options{
+			Lab: lab.Options{Log: os.Stderr, Dataplane: probe.Gateway}, Duration: 100 * time.Millisecond, Capture: filepath.Join(disk, "deep", "captures"), ExportKeys: true,
+		})
+		if err != nil {
+			return err
+		}
+		told := false
+		for _, c := range result.Checks {
+			if c.Name != capturesCheck {
+				continue
+			}
+			if told = true; c.OK || strings.Count(c.Detail, unix.ENOSPC.Error()) != 1 {
+				t.Errorf("%+v", c)
+			}
+		}
+		if !told || len(result.Traffic) != 2 || len(result.Captures) != 0 {
+			t.Errorf("%+v", result)
+		}
+		if left, err := os.ReadDir(disk); err != nil || len(left) != 1 {
+			t.Errorf("the disk holds %v, %v", left, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A lab that cannot be made is an error, not a result.
 func TestDoWithoutALab(t *testing.T) {
 	owner.Check(t)
