@@ -121,7 +121,9 @@ func testDelay(t *testing.T, shaper Shaper) {
 			}
 			median := got[len(got)/2]
 			t.Logf("%v: least %v, median %v, 99%% %v; without a delay, median %v", d, got[0], median, got[len(got)*99/100], own)
-			return median > d+own+time.Millisecond
+			// One of so many finds an idle processor. (An emulated one is slow even then.)
+			const prompt = 300 * time.Microsecond
+			return median > d+own+time.Millisecond || got[0] > d+prompt && !guest.Emulated()
 		})
 	}
 }

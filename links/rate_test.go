@@ -237,7 +237,7 @@ func testRate(t *testing.T, shaper Shaper) {
 			t.Run(fmt.Sprintf("%s %d MTU %d", proto.name, uint64(tt.rate), tt.mtu), func(t *testing.T) {
 				a, b := joined(t, tt.rate, tt.mtu, shaper)
 				f := proto.start(a, b)
-				kept := holds(t, f, float64(tt.rate)*proto.share, 0.02)
+				kept := holds(t, f, float64(tt.rate)*proto.share, 0.01)
 				f.stop()
 				if kept {
 					return
