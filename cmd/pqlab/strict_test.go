@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"pqlab/report"
@@ -41,5 +42,50 @@ traffic: [{from: a, to: b, proto: tcp}]
 	}
 	if late && r.code != exitFailed || !late && r.code != exitOK {
 		t.Errorf("late %v: exit %d, %s", late, r.code, r.err)
+	}
+}
+
+// A rate that cannot be had here fails a strict run and no other; a lab that is to be verified is refused with its place, and one that
+// no Ethernet has is bad input.
+func TestStrictRates(t *testing.T) {
+	needLabs(t)
+	clean(t)
+	lab := func(more, rate string) string {
+		return write(t, more+`
+name: rates
+nodes: [{name: a, kind: host}, {name: b, kind: host}]
+links:
+  - {a: a, b: b, kind: ethernet, rate: `+rate+`}
+traffic: [{from: a, to: b, proto: tcp}]
+`)
+	}
+	type result struct {
+		Warnings []string       `json:"warnings"`
+		Checks   []report.Check `json:"checks"`
+	}
+	fast := lab("", "1Tbit/s")
+	r := pqlab(t, "run", fast, "--shaper", "wire", "--duration", "100ms", "--json")
+	if r.code == exitUnsupported {
+		t.Skip(r.err)
+	}
+	names := func(all []string) bool {
+		return slices.ContainsFunc(all, func(w string) bool { return strings.Contains(w, "1Tbit/s") })
+	}
+	if got := parse[result](t, r.out); r.code != exitOK || names(got.Warnings) {
+		t.Errorf("exit %d: %q", r.code, got.Warnings)
+	}
+	r = pqlab(t, "run", fast, "--shaper", "wire", "--duration", "100ms", "--json", "--strict")
+	got := parse[result](t, r.out)
+	failed := slices.ContainsFunc(got.Checks, func(c report.Check) bool { return !c.OK && strings.Contains(c.Name, "rates") })
+	if r.code != exitFailed || !names(got.Warnings) || !failed || !strings.Contains(strings.Join(got.Warnings, "\n"), fast+":5:40: ") {
+		t.Errorf("strict: exit %d: %q, %+v", r.code, got.Warnings, got.Checks)
+	}
+	verified := lab("verify: true", "1Tbit/s")
+	if r := pqlab(t, "run", verified, "--shaper", "wire", "--duration", "100ms"); r.code != exitFailed || !strings.Contains(r.err, verified+":5:40: ") {
+		t.Errorf("verified: exit %d: %s", r.code, r.err)
+	}
+	beyond := lab("", "2Tbit/s")
+	if r := pqlab(t, "run", beyond, "--shaper", "wire"); r.code != exitUsage || !strings.Contains(r.err, beyond+":5:40: ") {
+		t.Errorf("beyond: exit %d: %s", r.code, r.err)
 	}
 }
