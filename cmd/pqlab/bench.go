@@ -66,7 +66,7 @@ func newBenchLabs() *cobra.Command {
 		if out.MininetMissing != "" {
 			fmt.Fprintf(c.OutOrStdout(), "not measured: %s\n", out.MininetMissing)
 		}
-		fmt.Fprintf(c.OutOrStdout(), "medians of %d runs\n", *runs)
+		fmt.Fprintln(c.OutOrStdout(), medians(*runs))
 		goal := func(what string, got, limit float64, unit string) {
 			verdict := "met"
 			if got > limit {

@@ -71,7 +71,7 @@ func printTunnel(w io.Writer, out bench.Tunnel, runs int) error {
 	if err := table(w, rows...); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "dataplane %s, shaper %s, medians of %s\n", out.Dataplane, out.Shaper, count(runs, "run"))
+	fmt.Fprintf(w, "dataplane %s, shaper %s, %s\n", out.Dataplane, out.Shaper, medians(runs))
 	if out.HandMadeMissing != "" {
 		fmt.Fprintf(w, "not measured: %s\n", out.HandMadeMissing)
 	}

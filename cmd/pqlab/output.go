@@ -31,6 +31,14 @@ func count(n int, of string) string {
 	return fmt.Sprintf("%d %s", n, of)
 }
 
+// medians says what a figure of so many runs is.
+func medians(runs int) string {
+	if runs == 1 {
+		return "one run"
+	}
+	return "medians of " + count(runs, "run")
+}
+
 // table prints rows whose cells are separated by tabs.
 func table(w io.Writer, rows ...[]string) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
