@@ -79,7 +79,7 @@ func memory(ctx context.Context, shape topology.Shape, frame int, d time.Duratio
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
-	before := live()
+	least := live() // what labs before this one left may still go
 	done := make(chan error, 1)
 	go func() {
 		_, err := l.Send(ctx, p.Traffic[0], d)
@@ -91,7 +91,9 @@ func memory(ctx context.Context, shape topology.Shape, frame int, d time.Duratio
 		case err := <-done:
 			return most, err
 		case <-time.After(50 * time.Millisecond):
-			most = max(most, live()-before)
+			now := live()
+			least = min(least, now)
+			most = max(most, now-least)
 		}
 	}
 }
