@@ -94,6 +94,15 @@ func (s Shape) MeanRate() Rate {
 	return Rate(bits.Div(bits, length).Uint64())
 }
 
+// about is a rate with the four digits that are worth reading.
+func about(r Rate) Rate {
+	unit := Rate(1)
+	for r/unit >= 10_000 {
+		unit *= 10
+	}
+	return r / unit * unit
+}
+
 // Scheduled says in words what befalls packets by a trace, by the clock or in a queue of their own kind, and not by
 // chance: "rate trace of 3 steps in 12.5s", "outage 2s at 10s". No queueing discipline of the kernel does it.
 func (s Shape) Scheduled() []string {
@@ -103,7 +112,7 @@ func (s Shape) Scheduled() []string {
 		for _, step := range s.RateTrace {
 			length += step.Length
 		}
-		parts = append(parts, fmt.Sprintf("rate trace of %s in %v, mean %v", countOf(n, "step"), length, s.MeanRate()))
+		parts = append(parts, fmt.Sprintf("rate trace of %s in %v, mean %v", countOf(n, "step"), length, about(s.MeanRate())))
 	}
 	if s.Queue != (Queue{}) {
 		parts = append(parts, s.Queue.String())

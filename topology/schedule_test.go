@@ -78,6 +78,17 @@ func TestMeanRate(t *testing.T) {
 	}
 }
 
+// A mean is said with four digits.
+func TestMeanRateIsSaid(t *testing.T) {
+	t.Parallel()
+	for r, want := range map[topology.Rate]string{16_979_166: "16970kbit/s", 1: "1bit/s", 9999: "9999bit/s", 10_001: "10kbit/s", topology.Gbit: "1Gbit/s"} {
+		s := topology.Shape{RateTrace: []topology.RateStep{{Rate: r, Length: time.Second}}}
+		if _, mean, _ := strings.Cut(s.Scheduled()[0], "mean "); mean != want {
+			t.Errorf("%d is said as %q, want %q", r, mean, want)
+		}
+	}
+}
+
 // What is scheduled is an impairment, so that no shaper that cannot do it passes over it.
 func TestScheduledIsSaid(t *testing.T) {
 	t.Parallel()
