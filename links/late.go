@@ -32,11 +32,13 @@ func (l *Link) Late() []string {
 // Late says in words how this machine was too busy to keep the schedule of one direction of a wire; nil if it was not.
 func (w Wire) Late() (all []string) {
 	if w.Lateness.Packets >= enough && w.Lateness.P99 > tolerable {
-		all = append(all, fmt.Sprintf("one in a hundred of %d delayed packets came more than %v late, one %v",
-			w.Lateness.Packets, w.Lateness.P99, w.Lateness.Max))
+		all = append(all, fmt.Sprintf("one in a hundred of %d delayed packets came more than %.3g ms late, one %.3g ms",
+			w.Lateness.Packets, ms(w.Lateness.P99), ms(w.Lateness.Max)))
 	}
 	if w.Missed > 0 {
 		all = append(all, fmt.Sprintf("%d packets that nobody read in time were lost before the link", w.Missed))
 	}
 	return all
 }
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
