@@ -48,6 +48,9 @@ type Result struct {
 	// the kernel's IPsec carried, also where nothing rose.
 	XfrmStat map[string]map[string]uint64 `json:"xfrm_stat"`
 
+	// NodeDrops are packets that found no room within nodes, since the lab was up.
+	NodeDrops []NodeDrops `json:"node_drops,omitempty"`
+
 	Captures []Capture `json:"captures"`
 	Logs     []Log     `json:"logs"` // of daemons that are not pqlab's own
 
@@ -203,6 +206,13 @@ type Watch struct {
 	Exchange  uint64 `json:"exchange"`
 	Plaintext uint64 `json:"plaintext"` // between protected subnets, in the clear
 	Other     uint64 `json:"other"`
+}
+
+// NodeDrops are those of one place in a node, which was not emptied in time.
+type NodeDrops struct {
+	Node    string `json:"node"`
+	Place   string `json:"place"` // "the queue of interface pq0", "the socket of UDP port 4500"
+	Packets uint64 `json:"packets"`
 }
 
 // Capture is a file of what passed a link.

@@ -86,7 +86,8 @@ type runner struct {
 	lab     *lab.Lab
 	result  report.Result
 
-	unkeyed     []string // tunnels whose exchange the lab's network did not carry
+	unkeyed     []string         // tunnels whose exchange the lab's network did not carry
+	places      map[place]uint64 // what they had dropped when the lab was up
 	watchers    []*watcher
 	recordings  []recording
 	table       *capture.Table // nil unless keys are exported
@@ -127,7 +128,7 @@ func (r *runner) run(asked context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.stopWatches()) }()
-	if err := r.watch(); err != nil {
+	if err := errors.Join(r.watch(), r.watchPlaces()); err != nil {
 		return err
 	}
 	if r.options.Capture != "" {
@@ -151,7 +152,7 @@ func (r *runner) run(asked context.Context) (err error) {
 		return err
 	}
 	r.judgeFates()
-	return nil
+	return r.judgePlaces()
 }
 
 func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error {
@@ -218,7 +219,13 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 		if got.SocketDrops > 0 { // then nobody can tell how many of the lost were lost there
 			r.warn(fmt.Sprintf("flow %s: node %s was too busy to take all packets from its socket; loss on the way cannot be told from that", f.Name, f.To))
 		} else {
-			r.check(fmt.Sprintf("%s loses nothing on the way", f.Name), got.Lost == 0, fmt.Sprintf("%d of %d lost", got.Lost, got.Sent))
+			where := ""
+			if got.Lost > 0 {
+				if where, err = r.placesText(); err != nil {
+					return err
+				}
+			}
+			r.check(fmt.Sprintf("%s loses nothing on the way", f.Name), got.Lost == 0, fmt.Sprintf("%d of %d lost", got.Lost, got.Sent)+where)
 		}
 	}
 	return nil

@@ -54,6 +54,9 @@ func open(t *testing.T, kind Kind) (*Port, *netns.Namespace) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n := link.Attrs().TxQLen; kind == TUN && n != queueLen {
+		t.Errorf("a queue of %d", n)
+	}
 	addr, _ := netlink.ParseAddr("10.0.0.1/24")
 	if err := errors.Join(h.AddrAdd(link, addr), p.SetMTU(h, 1400), p.Up(h)); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,10 @@ func openError(err error) error {
 	return fmt.Errorf("no inner port could be made: %w", path)
 }
 
+// queueLen is how many packets a TUN device holds for its reader, who on a busy machine is not run for a while: 160 ms of
+// 100 Mbit/s in packets of 500 bytes. The kernel's 500 packets are 20 ms of that.
+const queueLen = 4000
+
 func attachTUN(fd int, name string, h *netlink.Handle) (*Port, error) {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
@@ -56,6 +60,9 @@ func attachTUN(fd int, name string, h *netlink.Handle) (*Port, error) {
 	link, err := prepare(h, name)
 	if err != nil {
 		return nil, err
+	}
+	if err := h.LinkSetTxQLen(link, queueLen); err != nil {
+		return nil, fmt.Errorf("interface %s: queue of %d: %w", name, queueLen, err)
 	}
 	return &Port{
 		kind: TUN, name: name, near: link, fd: fd,
