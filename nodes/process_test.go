@@ -147,8 +147,8 @@ func TestProcessIsInItsNode(t *testing.T) {
 	}
 }
 
+// TestCommandFields is alone: it holds what processes have open that were started at different times against each other.
 func TestCommandFields(t *testing.T) {
-	t.Parallel()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
