@@ -74,6 +74,10 @@ func (s Setting) model(seed uint64) (float64, error) {
 			enter(0, wifi.Port(i, l, side))
 		}
 	}
+	carried := mtu - esp // IP packets are what counts of UDP
+	if s.Proto == "tcp" {
+		carried -= tcpip
+	}
 	payload := 0
 	for {
 		now, ok := m.Next()
@@ -84,7 +88,7 @@ func (s Setting) model(seed uint64) (float64, error) {
 		m.Leave(now, func(_ int, p medium.Packet) {
 			from = append(from, p.From)
 			if !p.Fate.Lost() && now > warmup {
-				payload += mtu - esp - tcpip
+				payload += carried
 			}
 		})
 		for _, port := range from {

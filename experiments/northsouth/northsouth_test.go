@@ -261,6 +261,10 @@ func TestModel(t *testing.T) {
 			t.Errorf("%s: %s", name, gbit(v))
 		}
 	}
+	// Of UDP whole IP packets count, 52 bytes more than of TCP's payload.
+	if share := at["as built in, udp"] / at["as built in, tcp"]; math.Abs(share-float64(1500-esp)/(1500-esp-tcpip)) > 0.001 {
+		t.Errorf("UDP has %.4f of TCP's", share)
+	}
 	// Several seeds are asked, and rate control does not the same with each.
 	far40 := Measured{Setting: Options{Distances: []float64{40}}.settings()[3]}
 	if err := far40.model(1); err != nil || !(far40.ModelLow < far40.Model && far40.Model < far40.ModelHigh) {

@@ -78,7 +78,7 @@ func (r Result) Depends() report.Table {
 func (r Result) Chart() report.Chart {
 	c := report.Chart{
 		Title: "North-south", Unit: "Gbit/s", Linear: true, Rows: []string{"throughput"},
-		Columns: []report.ChartColumn{{Name: "The paper, and what pqlab measured", Note: "Bars: medians; whiskers: least and most run; diamonds: the model of the air, not measured. " + r.Radio}},
+		Columns: []report.ChartColumn{{Name: "The paper, and what pqlab measured", Note: "Bars: medians; whiskers: all runs; diamonds: the model, not measured"}},
 	}
 	bars := []*report.ChartBar{{Value: Headline / 1e9, Title: "the paper: " + gbit(Headline)}, {Value: Text / 1e9, Title: "the paper, in one sentence: " + gbit(Text)}}
 	c.Places = []report.ChartPlace{{Group: "paper", Name: "1"}, {Group: "paper", Name: "2"}}
