@@ -187,8 +187,10 @@ func TestInterruptedRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer supervisor.Signal(syscall.SIGCONT) // before it is to go down
 	for _, args := range [][]string{{"link", "set", lab, "a-b", "loss=7%"}, {"ps", lab}, {"down", lab}} {
 		supervisor.Signal(syscall.SIGSTOP)
+		until(t, "the supervisor is stopped", func() bool { return stopped(supervisor.Pid) })
 		c := command(t, args...)
 		var diagnostics recorder
 		c.Stderr = &diagnostics
@@ -206,6 +208,11 @@ func TestInterruptedRequest(t *testing.T) {
 			t.Errorf("%v: the lab is not up: %s", args, r.err)
 		}
 	}
+}
+
+func stopped(pid int) bool {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return bytes.Contains(status, []byte("\nState:\tT"))
 }
 
 func hasSocket(pid int) bool {
