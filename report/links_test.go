@@ -45,7 +45,7 @@ func TestVerdictDetail(t *testing.T) {
 		"all":                  {with(flow, whole, whole), []string{"1 check holds", "2 of 2 directions"}, "in part"},
 		"some":                 {with(flow, whole, part, none, Link{}), []string{"2 of 4 directions", "1 of them in part"}, ""},
 		"none":                 {with(flow, none, none), []string{"0 of 2 directions"}, "in part"},
-		"a failure":            {with(Result{Checks: []Check{{}}}, whole), []string{"1 of 1 check failed", "1 of 1 directions"}, ""},
+		"a failure":            {with(Result{Checks: []Check{{}}}, whole), []string{"1 of 1 checks failed", "1 of 1 directions"}, ""},
 		"nothing in the lab":   {Result{}, []string{"nothing was checked", "traffic", "tunnels", "verify: true"}, ""},
 		"no shapes":            {Result{VerifyMs: 1}, []string{"nothing was checked", "no link has a shape"}, "verify: true"},
 		"nothing measured":     {with(Result{VerifyMs: 1}, none), []string{"nothing was checked", "0 of 1 directions", "traffic"}, "verify: true"},

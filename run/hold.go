@@ -19,7 +19,7 @@ import (
 
 // Hold makes the plan real, keys its tunnels and gives the lab to a supervisor to keep. All or nothing.
 func Hold(ctx context.Context, plan *topology.Plan, o lab.Options, progress func(string)) (_ supervisor.Lab, err error) {
-	progress("making the lab")
+	progress(making(plan))
 	l, err := lab.Up(ctx, plan, o)
 	if err != nil {
 		return nil, err
@@ -49,6 +49,14 @@ func Hold(ctx context.Context, plan *topology.Plan, o lab.Options, progress func
 		}
 	}
 	return h, nil
+}
+
+// making says what takes time until a lab is up.
+func making(p *topology.Plan) string {
+	if p.Verify {
+		return "making the lab and measuring its links"
+	}
+	return "making the lab"
 }
 
 // held is a lab that a supervisor keeps.

@@ -79,7 +79,11 @@ func (r *runner) judgeSchedule(wires []driven, kernels []string) {
 		}
 	}
 	if late > most {
-		words = append(words, fmt.Sprintf("and so in %d more directions of links", late-most))
+		what := "directions"
+		if late == most+1 {
+			what = "direction"
+		}
+		words = append(words, fmt.Sprintf("and so in %d more %s of links", late-most, what))
 	}
 	switch {
 	case r.options.Strict && late > 0:

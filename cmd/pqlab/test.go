@@ -206,7 +206,11 @@ func tell(w io.Writer, o suites.Outcome) {
 	} else if !o.OK() {
 		verdict = "FAILED"
 	}
-	fmt.Fprintf(w, "%-10s %-8s %3d of %3d specs, %.1f s\n", o.Claim, verdict, o.Passed, o.Specs, o.Seconds)
+	shaped := ""
+	if len(o.ShapedBy) > 0 {
+		shaped = ", links by " + strings.Join(o.ShapedBy, ", ")
+	}
+	fmt.Fprintf(w, "%-10s %-8s %3d of %3d specs, %.1f s%s\n", o.Claim, verdict, o.Passed, o.Specs, o.Seconds, shaped)
 	if o.CouldNotRun != "" {
 		fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(o.CouldNotRun, "\n", "\n  "))
 		return
