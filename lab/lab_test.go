@@ -212,7 +212,7 @@ func TestSetLink(t *testing.T) {
 	if err := set("a", "rate=1Mbit/s", "delay=1ms"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("delay by tbf: %v", err)
 	}
-	if err := set("c", "rate=1Mbit/s"); !errors.Is(err, ErrNoLink) {
+	if err := set("c", "rate=1Mbit/s"); !errors.Is(err, ErrNoEnd) || errors.Is(err, ErrNoLink) {
 		t.Errorf("from a node that is no end: %v", err)
 	}
 	if err := l.SetLink("ac", "", topology.Change{}); !errors.Is(err, ErrNoLink) {

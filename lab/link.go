@@ -7,8 +7,11 @@ import (
 	"pqlab/topology"
 )
 
-// ErrNoLink says that the lab has no link of that name, or that the link does not end at that node.
+// ErrNoLink says that the lab has no link of that name.
 var ErrNoLink = errors.New("no such link")
+
+// ErrNoEnd says that the link does not end at that node.
+var ErrNoEnd = errors.New("no such end")
 
 // ErrVerifiedFates says that links are to be verified whose fates are to be recorded or replayed.
 var ErrVerifiedFates = errors.New("sends packets of its own, which have fates too and would be a part of the trace")
@@ -22,7 +25,11 @@ var ErrBothWays = errors.New("a station is where it is, and sends as it does, fo
 func (l *Lab) SetLink(name, from string, change topology.Change) error {
 	link := l.links[name]
 	if link == nil {
-		return fmt.Errorf("%w %q", ErrNoLink, name)
+		var names []string
+		for _, p := range l.Plan.Links {
+			names = append(names, p.Name)
+		}
+		return fmt.Errorf("%w %q%s", ErrNoLink, name, topology.OrAny(name, names))
 	}
 	var plan topology.PlannedLink
 	for _, p := range l.Plan.Links {
@@ -31,7 +38,7 @@ func (l *Lab) SetLink(name, from string, change topology.Change) error {
 		}
 	}
 	if from != "" && from != plan.A.Node && from != plan.B.Node {
-		return fmt.Errorf("%w: link %s is between %s and %s, not at %q", ErrNoLink, name, plan.A.Node, plan.B.Node, from)
+		return fmt.Errorf("link %s: %w %q; it is between %s and %s", name, ErrNoEnd, from, plan.A.Node, plan.B.Node)
 	}
 	shape := func(shapes [2]topology.Shape) (_ [2]topology.Shape, err error) {
 		for side, node := range []string{plan.A.Node, plan.B.Node} {

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (h *held) setLink(link, from string, args []string) error {
 	switch {
 	case errors.As(err, &mistakes), errors.Is(err, lab.ErrBothWays), errors.Is(err, links.ErrUnshaped), errors.Is(err, links.ErrReplay):
 		return fmt.Errorf("%w: %v", supervisor.ErrInput, err)
-	case errors.Is(err, lab.ErrNoLink):
+	case errors.Is(err, lab.ErrNoLink), errors.Is(err, lab.ErrNoEnd):
 		return noLink{err}
 	}
 	return err
@@ -50,8 +51,12 @@ func linkStatus(p topology.PlannedLink, state links.State, ignored []string) sup
 	if state.Station != nil {
 		p.WiFi = state.Station
 	}
-	status := func(s topology.Shape) supervisor.ShapeStatus {
+	status := func(side int) supervisor.ShapeStatus {
+		s := state.Shapes[side]
 		out := shapeStatus(s)
+		if state.Shaper == "wire" {
+			out.Lateness = lateness(state.Wire[side])
+		}
 		out.Text = p.Does(s)
 		if len(ignored) > 0 { // then it does nothing
 			out.Text = fmt.Sprintf("%v; lacks %s", s, strings.Join(ignored, ", "))
@@ -60,11 +65,16 @@ func linkStatus(p topology.PlannedLink, state links.State, ignored []string) sup
 	}
 	return supervisor.LinkStatus{
 		Name: p.Name, Kind: string(p.Kind), A: p.A.Node + ":" + p.A.Interface, B: p.B.Node + ":" + p.B.Interface,
-		Shaper: state.Shaper, Seeded: state.Seeded, FromA: status(state.Shapes[0]), FromB: status(state.Shapes[1]),
+		Shaper: state.Shaper, Seeded: state.Seeded, FromA: status(0), FromB: status(1),
 	}
 }
 
-// shapeStatus is all but the text.
+func lateness(w links.Wire) *supervisor.Lateness {
+	l := w.Lateness
+	return &supervisor.Lateness{Packets: l.Packets, P50: l.P50, P99: l.P99, Max: l.Max, Missed: w.Missed, Late: w.Late()}
+}
+
+// shapeStatus is all that a shape is but the text.
 func shapeStatus(s topology.Shape) supervisor.ShapeStatus {
 	out := supervisor.ShapeStatus{
 		Rate: uint64(s.Rate), Delay: s.Delay, Jitter: s.Jitter, Unordered: s.Unordered,
@@ -76,6 +86,30 @@ func shapeStatus(s topology.Shape) supervisor.ShapeStatus {
 	if s.GilbertElliott != (topology.GilbertElliott{}) {
 		g := s.Chain()
 		out.GilbertElliott = []float64{g.P, g.R, g.Bad, g.Good}
+	}
+	if n := len(s.RateTrace); n > 0 {
+		out.RateTrace = &supervisor.RateTraceStatus{Steps: n, Mean: uint64(s.MeanRate())}
+		for _, step := range s.RateTrace {
+			out.RateTrace.Length += step.Length
+		}
+	}
+	if len(s.LossTrace) > 0 {
+		out.LossTrace = &supervisor.LossTraceStatus{}
+		for i, n := range s.LossTrace { // that pass, that are lost, that pass …
+			out.LossTrace.Packets += n
+			if i%2 == 1 {
+				out.LossTrace.Lost += n
+			}
+		}
+	}
+	if q := s.Queue; q != (topology.Queue{}) {
+		out.Queue = &supervisor.QueueStatus{Kind: cmp.Or(q.Kind, topology.DropTail), Bytes: q.Bytes, Time: q.Time}
+		if q.Kind == topology.CoDel {
+			out.Queue.Target, out.Queue.Interval = q.Control()
+		}
+	}
+	for _, o := range s.Outages {
+		out.Outages = append(out.Outages, supervisor.OutageStatus(o))
 	}
 	return out
 }

@@ -121,6 +121,52 @@ type ShapeStatus struct {
 	Duplication     float64       `json:"duplication,omitempty"`
 	Reordering      float64       `json:"reordering,omitempty"`
 	Corruption      float64       `json:"corruption,omitempty"`
+
+	RateTrace *RateTraceStatus `json:"rate_trace,omitempty"`
+	LossTrace *LossTraceStatus `json:"loss_trace,omitempty"`
+	Queue     *QueueStatus     `json:"queue,omitempty"` // that was asked for
+	Outages   []OutageStatus   `json:"outages,omitempty"`
+
+	Lateness *Lateness `json:"lateness,omitempty"` // of shaper wire; of the others nobody knows
+}
+
+// RateTraceStatus tells of a trace, which itself may be long.
+type RateTraceStatus struct {
+	Steps  int           `json:"steps"`
+	Length time.Duration `json:"length_ns"`
+	Mean   uint64        `json:"mean_bits_per_second"`
+}
+
+// LossTraceStatus tells of a trace, which itself may be long.
+type LossTraceStatus struct {
+	Packets int `json:"packets"`
+	Lost    int `json:"lost"` // of these
+}
+
+// QueueStatus is what holds the packets that wait for the rate. Its size is in bytes or in time, or, of neither, the default.
+type QueueStatus struct {
+	Kind     string        `json:"kind"`
+	Bytes    uint64        `json:"bytes,omitempty"`
+	Time     time.Duration `json:"time_ns,omitempty"`
+	Target   time.Duration `json:"target_ns,omitempty"` // of CoDel
+	Interval time.Duration `json:"interval_ns,omitempty"`
+}
+
+// OutageStatus is a time in which nothing enters. Every is 0 of one that comes once.
+type OutageStatus struct {
+	Start  time.Duration `json:"start_ns"`
+	Length time.Duration `json:"length_ns"`
+	Every  time.Duration `json:"every_ns,omitempty"`
+}
+
+// Lateness is how well the machine kept the schedule of a direction since the lab is up.
+type Lateness struct {
+	Packets int64         `json:"packets"` // that were delayed
+	P50     time.Duration `json:"p50_ns"`
+	P99     time.Duration `json:"p99_ns"`
+	Max     time.Duration `json:"max_ns"`
+	Missed  uint64        `json:"missed"`         // packets that nobody read in time, lost before the link
+	Late    []string      `json:"late,omitempty"` // why it is late, for people; none: it is not
 }
 
 // TunnelStatus describes a tunnel.

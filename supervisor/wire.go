@@ -30,7 +30,7 @@ import (
 // The client's closing its end early hangs the process up.
 const (
 	protocolVersion = 3
-	maxRequest      = 1 << 20  // bytes; holds the arguments and environment of a command
+	maxRequest      = 8 << 20  // bytes; holds the arguments and environment of a command, and three traces of 2 MiB for a link
 	maxReply        = 16 << 20 // bytes; holds the status of some 10,000 nodes
 	maxNotice       = 1 << 10  // bytes
 )

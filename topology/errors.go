@@ -175,6 +175,22 @@ func DidYouMean(name string, known []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
+// OrAny is what to add to the complaint that there is no such name: DidYouMean, or what there is, if that is not much.
+func OrAny(name string, known []string) string {
+	const most = 20
+	if near := DidYouMean(name, known); near != "" {
+		return near
+	}
+	switch n := len(known); {
+	case n == 0:
+		return "; there is none"
+	case n > most:
+		return fmt.Sprintf("; there are %s and %d more", strings.Join(known[:most], ", "), n-most)
+	default:
+		return "; there is " + strings.Join(known, ", ")
+	}
+}
+
 func plain(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }

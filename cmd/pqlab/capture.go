@@ -57,7 +57,7 @@ it. It ends with Ctrl-C, at a limit, or with the lab, and is complete then.`,
 		if err := checkCapture(c, o, *asJSON); err != nil {
 			return usageError{err}
 		}
-		client, err := supervisor.Dial(c.Context(), a[0])
+		client, err := dial(c.Context(), a[0])
 		if err != nil {
 			return err
 		}

@@ -36,10 +36,13 @@ A Wi-Fi link with airtime takes of these the delay alone, and what its wifi has 
 
 Its station is where it is for both directions, so not with --from. mcs=auto has rate control choose.
 
+A trace may come from a file, {file: NAME}, or from standard input, {file: -}; what is in it is read here and now.
+
 All of it is changed or nothing; pqlab ps LAB shows what holds.`,
 		Example: "  pqlab link set lab h1-h2 delay=20ms jitter=2ms loss=1%\n  pqlab link set lab h1-h2 --from h1 rate=10Mbit/s\n" +
 			"  pqlab link set lab h1-h2 loss=none 'gilbert_elliott={p: 1%, r: 25%}'\n" +
-			"  pqlab link set lab laptop-ap distance=20m walls=1 mcs=auto",
+			"  pqlab link set lab laptop-ap distance=20m walls=1 mcs=auto\n" +
+			"  pqlab link set lab h1-h2 rate=none 'rate_trace={file: lte.trace}'",
 		Args:        args(cobra.MinimumNArgs(3)),
 		Annotations: map[string]string{ifInterrupted: "the lab stays up, and the change may or may not hold; pqlab ps LAB tells"},
 	}
@@ -47,10 +50,11 @@ All of it is changed or nothing; pqlab ps LAB shows what holds.`,
 	from := c.Flags().String("from", "", "change only what this node, one end of the link, sends")
 	c.RunE = func(c *cobra.Command, a []string) error {
 		name, link, change := a[0], a[1], a[2:]
-		if _, err := topology.ParseChange(change); err != nil { // mistakes are told even if there is no such lab
+		change, err := topology.InlineChange(change, c.InOrStdin()) // mistakes are told even if there is no such lab
+		if err != nil {
 			return err
 		}
-		client, err := supervisor.Dial(c.Context(), name)
+		client, err := dial(c.Context(), name)
 		if err != nil {
 			return err
 		}
@@ -68,11 +72,19 @@ All of it is changed or nothing; pqlab ps LAB shows what holds.`,
 
 // linkRows describes a link, one direction in a row where they differ.
 func linkRows(l supervisor.LinkStatus) [][]string {
-	if l.FromA.Text == l.FromB.Text {
-		return [][]string{{l.Name, l.Kind, l.Shaper, l.A, l.B, l.FromA.Text}}
+	a, b := shapeText(l.FromA), shapeText(l.FromB)
+	if a == b {
+		return [][]string{{l.Name, l.Kind, l.Shaper, l.A, l.B, a}}
 	}
 	return [][]string{
-		{l.Name, l.Kind, l.Shaper, l.A, l.B, "from " + l.A + ": " + l.FromA.Text},
-		{"", "", "", "", "", "from " + l.B + ": " + l.FromB.Text},
+		{l.Name, l.Kind, l.Shaper, l.A, l.B, "from " + l.A + ": " + a},
+		{"", "", "", "", "", "from " + l.B + ": " + b},
 	}
+}
+
+func shapeText(s supervisor.ShapeStatus) string {
+	if s.Lateness == nil || len(s.Lateness.Late) == 0 {
+		return s.Text
+	}
+	return s.Text + "; late: " + strings.Join(s.Lateness.Late, ", ")
 }

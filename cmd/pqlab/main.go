@@ -86,6 +86,14 @@ func newRoot() *cobra.Command {
 		}
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) (err error) {
+		c.Flags().Visit(func(f *pflag.Flag) {
+			if f.Value.Type() == "string" && f.Value.String() == "" { // a shell's variable that is not set, and would mean as much as no flag
+				err = errors.Join(err, usageError{fmt.Errorf("--%s: is empty; leave it out or give it a value", f.Name)})
+			}
+		})
+		return err
+	}
 	group(root)
 	root.AddCommand(
 		newDoctor(), newTopologies(), newCheck(), newSchema(), newShow(),

@@ -135,7 +135,7 @@ func airOf(ctx context.Context, client *supervisor.Client, lab string) ([]superv
 
 // psWiFi shows the cells of a lab: once, or on a terminal each second until Ctrl-C.
 func psWiFi(c *cobra.Command, lab string, asJSON bool) error {
-	client, err := supervisor.Dial(c.Context(), lab)
+	client, err := dial(c.Context(), lab)
 	if err != nil {
 		return err
 	}
@@ -180,11 +180,21 @@ func watchCells(ctx context.Context, out io.Writer, client *supervisor.Client, l
 		if ctx.Err() != nil {
 			return nil
 		}
+		if isOver(err) { // somebody has taken it down, which ends this like Ctrl-C
+			_, err := fmt.Fprintf(out, "%s is down\n", lab)
+			return err
+		}
 		if err != nil {
 			return err
 		}
 		before, now = now, next
 	}
+}
+
+// isOver says whether the error is that of a lab that is down or goes down.
+func isOver(err error) bool {
+	var lost *supervisor.LostError
+	return errors.As(err, &lost) || errors.Is(err, supervisor.ErrState) || errors.Is(err, supervisor.ErrNotFound)
 }
 
 func printCells(w io.Writer, now, before []supervisor.WiFiCell) error {

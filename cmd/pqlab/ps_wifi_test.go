@@ -142,4 +142,13 @@ func TestPsWiFi(t *testing.T) {
 	if got := code(t, c.Wait()); got != exitOK {
 		t.Errorf("exit status %d: %q", got, shown)
 	}
+
+	c, shown, _ = onTerminal(t, "ps", lab, "--wifi")
+	until(t, "it is shown", func() bool { return strings.Contains(shown.String(), "cell ap") })
+	if r := pqlab(t, "down", lab); r.code != exitOK {
+		t.Fatal(r.err)
+	}
+	if got := code(t, c.Wait()); got != exitOK {
+		t.Errorf("exit status %d when the lab was taken down: %q", got, shown)
+	}
 }

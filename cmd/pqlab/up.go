@@ -16,6 +16,7 @@ import (
 	"pqlab/internal/rootless"
 	"pqlab/run"
 	"pqlab/supervisor"
+	"pqlab/topology"
 )
 
 // superviseCommand is how up starts the process that holds a lab.
@@ -88,7 +89,7 @@ func newSupervise() *cobra.Command {
 }
 
 func printStatus(c *cobra.Command, lab string) error {
-	client, err := supervisor.Dial(c.Context(), lab)
+	client, err := dial(c.Context(), lab)
 	if err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ with --json, once, what was since the cell began.`,
 }
 
 func describe(c *cobra.Command, lab string) error {
-	client, err := supervisor.Dial(c.Context(), lab)
+	client, err := dial(c.Context(), lab)
 	if err != nil {
 		return err
 	}
@@ -209,7 +210,7 @@ func newExec() *cobra.Command {
 		Annotations: map[string]string{ifInterrupted: "the lab stays as it is"},
 	}
 	c.RunE = func(c *cobra.Command, a []string) error {
-		client, err := supervisor.Dial(c.Context(), a[0])
+		client, err := dial(c.Context(), a[0])
 		if err != nil {
 			return err
 		}
@@ -263,8 +264,24 @@ func newDown() *cobra.Command {
 	return c
 }
 
-func takeDown(ctx context.Context, lab string) error {
+// dial finds a lab, or says which there are.
+func dial(ctx context.Context, lab string) (*supervisor.Client, error) {
 	client, err := supervisor.Dial(ctx, lab)
+	if errors.Is(err, supervisor.ErrNotFound) {
+		var names []string
+		listing, cancel := context.WithTimeout(ctx, time.Second) // one that does not answer has a name all the same
+		defer cancel()
+		entries, _ := supervisor.List(listing) // to be told of none is no further error
+		for _, e := range entries {
+			names = append(names, e.Name)
+		}
+		err = fmt.Errorf("%w%s", err, topology.OrAny(lab, names))
+	}
+	return client, err
+}
+
+func takeDown(ctx context.Context, lab string) error {
+	client, err := dial(ctx, lab)
 	if err != nil {
 		return err
 	}
