@@ -28,7 +28,7 @@ func TestJudgeSchedule(t *testing.T) {
 	}{
 		"no wires":                 {},
 		"punctual":                 {wires: []driven{punctual}, late: []bool{false}},
-		"late":                     {wires: []driven{punctual, direction("ab", "a", "b", 1000, 7*time.Millisecond, 0)}, late: []bool{false, true}, failing: true, words: []string{"link ab", "node a", "7ms", "1000"}},
+		"late":                     {wires: []driven{punctual, direction("ab", "a", "b", 1000, 7*time.Millisecond, 0)}, late: []bool{false, true}, failing: true, words: []string{"link ab", "node a", "7 ms", "1000"}},
 		"few packets":              {wires: []driven{direction("ab", "a", "b", 10, 7*time.Millisecond, 0)}, late: []bool{false}},
 		"nothing was sent":         {wires: []driven{{link: "ab", from: "a", to: "b"}}, late: []bool{false}},
 		"missed":                   {wires: []driven{direction("ab", "a", "b", 0, 0, 3)}, late: []bool{true}, failing: true, words: []string{"link ab", "3 packets"}},
