@@ -37,7 +37,9 @@ type spec struct {
 func (s spec) args() []string {
 	// One thread for all processors: with one for each, QEMU 7.2 may run code that another processor has just patched
 	// (static keys), and the kernel dies of it. So a second processor is of no use under TCG.
-	accel, cpu := "tcg,thread=single", "max"
+	// And QEMU 7.2's cmpxchg16b leaves an operand of an earlier comparison in the flags: an interrupt then brings back, say, the
+	// flag that traps each instruction, and the kernel dies of a double fault. Without cx16 the kernel does not use it.
+	accel, cpu := "tcg,thread=single", "max,-cx16"
 	if s.accel == KVM {
 		accel, cpu = "kvm", "host"
 	}

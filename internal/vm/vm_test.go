@@ -45,7 +45,7 @@ func TestArgs(t *testing.T) {
 	}
 	args := s.args()
 	for flag, want := range map[string]string{
-		"-accel": "tcg,thread=single", "-cpu": "max", "-smp": "1", "-m": "301M", "-kernel": "/k", "-initrd": "/proc/self/fd/4",
+		"-accel": "tcg,thread=single", "-cpu": "max,-cx16", "-smp": "1", "-m": "301M", "-kernel": "/k", "-initrd": "/proc/self/fd/4",
 	} {
 		if got := value(args, flag); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s %q, want %q", flag, got, want)
