@@ -5,7 +5,7 @@ GO ?= go
 noble = pqc/falcon/noble
 installed = $(noble)/node_modules/.package-lock.json
 
-.PHONY: demo test testvm testvm_packages testvm_some floats lint bench fidelity kills fuzz guest tshark build clean
+.PHONY: demo test testvm testvm_links testvm_commands testvm_xfrm floats lint bench fidelity kills fuzz guest tshark build clean
 
 ## demo: one lab from topology to rekeying ESP traffic over Wi-Fi, measured; the report is out/demo/index.html. Airtime takes TAP
 ## interfaces, and a machine that lends none runs the lab without
@@ -25,23 +25,21 @@ test: lint build guest tshark $(installed)
 		echo "NOT TESTED: no claim and no package in a guest kernel, with the kernel's own IPsec and netem: there is no QEMU or no kernel for it here (docs/guest.md)"; \
 	fi
 
-# Packages whose tests want a kernel with IPsec and netem, which the machine's own may not have. The other shapers are tested on
-# the machine itself.
-in_guest = ./ipsec/xfrm ./internal/xfrmnl ./links
-# And tests of other packages that do.
-some_in_guest = -run 'RunXfrm|RunStrongSwan|RunCaptureDecrypted/xfrm|ByHand|HandRefused|MeasureSAs' ./cmd/pqlab ./bench
 
 ## testvm: the claims in guest kernels that have IPsec and netem, and the tests of the packages that are about these
 testvm: build guest
 	bin/pqlab test --mode vm
-	$(MAKE) --no-print-directory -j 2 -O testvm_packages testvm_some
+	$(MAKE) --no-print-directory -j 2 -O testvm_links testvm_commands testvm_xfrm
 
-# A guest for each, and two at a time.
+# Tests that want a kernel with IPsec and netem, which the machine's own may not have: a guest for each package, two at a time,
+# the longest first. What wants no such kernel is tested on the machine itself.
 guest_test = $(GO) test -count 1 -p 1 -exec '$(CURDIR)/bin/pqlab vm --memory 1G --'
-testvm_packages:
-	$(guest_test) -skip '/(wire|tbf)$$' $(in_guest)
-testvm_some:
-	$(guest_test) $(some_in_guest)
+testvm_links:
+	$(guest_test) -skip '/(wire|tbf)$$' ./links
+testvm_commands:
+	$(guest_test) -run 'RunXfrm|RunStrongSwan|RunCaptureDecrypted/xfrm|ByHand|HandRefused|MeasureSAs' ./cmd/pqlab ./bench
+testvm_xfrm:
+	$(guest_test) ./ipsec/xfrm ./internal/xfrmnl
 
 ## floats: Falcon where the compiler could fuse multiplications and additions, and in integers only: the results are the same
 floats:
