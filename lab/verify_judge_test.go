@@ -27,10 +27,11 @@ func quartilesOf(s topology.Shape, gap time.Duration) (q [3]time.Duration) {
 func TestTails(t *testing.T) {
 	t.Parallel()
 	const (
-		n, rounds, confidence = 1000, 100, 0.9999
+		n, rounds, confidence = 1000, 30, 0.9999
 		msec                  = time.Millisecond
 	)
-	r := rand.New(rand.NewPCG(5, 6))
+	source := rand.NewPCG(5, 6)
+	r := rand.New(source)
 	constant := func() time.Duration { return 20 * msec }
 	// late makes so large a share so much later.
 	late := func(share float64, by time.Duration) func() time.Duration {
@@ -62,6 +63,7 @@ func TestTails(t *testing.T) {
 		"1 in 20, on a busy machine": {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 46 * msec, false, true},
 		"1 in 20, less busy":         {late(0.05, 100*msec), [2]time.Duration{20 * msec, 20 * msec}, 0, 44 * msec, true, false},
 	} {
+		source.Seed(5, 6) // so that no case depends on those before it
 		refused, excused := 0, 0
 		for range rounds {
 			values := make([]time.Duration, n)
@@ -321,7 +323,8 @@ func TestGoodLinksPass(t *testing.T) {
 		rounds = 500
 		msec   = float64(time.Millisecond)
 	)
-	r := rand.New(rand.NewPCG(1, 2))
+	source := rand.NewPCG(1, 2)
+	r := rand.New(source)
 	for name, d := range map[string]struct {
 		draw  func() float64 // ms
 		truth [3]float64
@@ -331,6 +334,7 @@ func TestGoodLinksPass(t *testing.T) {
 		"exponential": {func() float64 { return r.ExpFloat64() }, [3]float64{math.Log(4.0 / 3), math.Ln2, math.Log(4)}},
 		"constant":    {func() float64 { return 5 }, [3]float64{5, 5, 5}},
 	} {
+		source.Seed(1, 2) // so that no case depends on those before it
 		for _, confidence := range []float64{0.8, 0.95, 0.99} {
 			for _, n := range []int{1, 2, 4, 5, 8, 12, 20, 60} {
 				refused, shifted := 0, 0
@@ -363,6 +367,7 @@ func TestGoodLinksPass(t *testing.T) {
 			}
 		}
 	}
+	source.Seed(1, 2)
 	for _, p := range []float64{0, 0.001, 0.01, 0.3, 1} {
 		for _, n := range []int{1, 4, 10, 100} {
 			const confidence = 0.95
