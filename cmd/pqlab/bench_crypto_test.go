@@ -170,7 +170,7 @@ func TestBenchCryptoRefused(t *testing.T) {
 func TestBenchCryptoCtrlC(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	c, shown, keys := onTerminal(t, "bench", "crypto", "--iterations", "1000000", "--schemes", "kyber1024", "--out", filepath.Join(dir, "a.json"), "--figure", filepath.Join(dir, "f"))
+	c, shown, keys := onTerminal(t, "bench", "crypto", "--iterations", "50000", "--schemes", "kyber1024", "--out", filepath.Join(dir, "a.json"), "--figure", filepath.Join(dir, "f"))
 	until(t, "the bar moves", func() bool {
 		text := shown.String()
 		return strings.Contains(text, "0 %") && strings.Contains(text, "1 %") && strings.Contains(text, "left")
