@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds what a test waits for; nothing here takes a fraction of it.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // plane is a dataplane that carries nothing.
 type plane struct {

@@ -343,7 +343,7 @@ func TestLimits(t *testing.T) {
 		}
 		select {
 		case <-file.Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("%s: the limit is not noticed", name)
 		}
 		if err := file.Close(); err != nil {

@@ -31,7 +31,7 @@ func TestDropped(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(20 * time.Second); made.Dropped().Full < least && time.Now().Before(end); {
+			for end := time.Now().Add(2 * time.Minute); made.Dropped().Full < least && time.Now().Before(end); {
 				time.Sleep(10 * time.Millisecond)
 			}
 			if got := made.Dropped(); got.Full < least || got.Full > sent+10 || got.Sum() != got.Full {

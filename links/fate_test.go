@@ -48,7 +48,7 @@ func (p *prober) keepUp(unread uint64) {
 	if !p.link.Driven() {
 		return
 	}
-	for end := time.Now().Add(20 * time.Second); p.link.State().Wire[p.side].Packets+unread < p.sent; {
+	for end := time.Now().Add(2 * time.Minute); p.link.State().Wire[p.side].Packets+unread < p.sent; {
 		if time.Now().After(end) {
 			p.t.Fatalf("the wire has read %d of %d packets", p.link.State().Wire[p.side].Packets, p.sent)
 		}

@@ -58,7 +58,7 @@ func TestReplayedFates(t *testing.T) {
 		made, a, b := pairOf(t, link, shaper)
 		p := newProber(t, made, a, b, 100)
 		p.pace(packets, time.Millisecond)
-		for deadline := time.Now().Add(30 * time.Second); made.State().Wire[0].Fates[medium.Delivered] < uint64(packets)*3/4; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); made.State().Wire[0].Fates[medium.Delivered] < uint64(packets)*3/4; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%+v", made.State().Wire[0].Counters)
 			}
@@ -244,7 +244,7 @@ func TestSpoolFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.to = full // before anything is written
-	for deadline := time.Now().Add(30 * time.Second); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		_, err = s.Write([]byte("text"))
 	}
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), s.path) {

@@ -59,7 +59,7 @@ func TestAll(t *testing.T) {
 			t.Errorf("%s was not found", name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	left, err := hygiene.Settled(ctx, before, owner)
 	if err != nil || left != nil {

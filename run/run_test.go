@@ -105,7 +105,7 @@ func TestDo(t *testing.T) {
 	}
 	if result.Topology != "small" || result.Version != "v1" || !slices.Equal(result.Command, []string{"pqlab", "run"}) || result.Kernel == "" ||
 		result.Machine.CPUs == 0 || result.Shaper != "none" || !strings.HasPrefix(result.Dataplane, "gateway/") || result.UpMs <= 0 ||
-		result.Duration <= result.UpMs || !strings.Contains(result.Picture, "<svg") || time.Since(result.Started) > time.Minute {
+		result.Duration <= result.UpMs || !strings.Contains(result.Picture, "<svg") || time.Since(result.Started) > time.Hour {
 		t.Errorf("result of %+v", result)
 	}
 	if len(result.Tunnels) != 1 {
@@ -330,7 +330,7 @@ func TestHoldAgentKilled(t *testing.T) {
 	if err := syscall.Kill(s.Nodes[1].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if s, err = l.Status(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -529,7 +529,7 @@ func TestHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Topology != "small" || time.Since(s.Since) > time.Minute || len(s.Nodes) != 3 || len(s.Links) != 2 || len(s.Tunnels) != 1 {
+	if s.Topology != "small" || time.Since(s.Since) > time.Hour || len(s.Nodes) != 3 || len(s.Links) != 2 || len(s.Tunnels) != 1 {
 		t.Fatalf("status %+v", s)
 	}
 	for i, n := range s.Nodes {
@@ -571,7 +571,7 @@ func TestHold(t *testing.T) {
 	if _, err := l.(*held).lab.Tunnel("vpn").Rekey(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if s, err = l.Status(t.Context()); err != nil {
 			t.Fatal(err)
 		}

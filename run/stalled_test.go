@@ -67,7 +67,7 @@ func (r *runner) stall(t *testing.T, node string) string {
 		return ""
 	}
 	defer syscall.Kill(pid, syscall.SIGCONT)
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		dropped, err := r.lab.Dropped()
 		if err != nil {
 			t.Error(err)

@@ -211,7 +211,7 @@ func TestCancelled(t *testing.T) {
 	junit := filepath.Join(dir, "junit.xml")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	deadline := time.AfterFunc(time.Minute, cancel)
+	deadline := time.AfterFunc(2*time.Minute, cancel)
 	go func() {
 		for ctx.Err() == nil {
 			if _, err := os.Stat(filepath.Join(dir, "hangs")); err == nil {
@@ -266,7 +266,7 @@ func TestKilled(t *testing.T) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}

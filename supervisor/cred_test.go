@@ -146,7 +146,7 @@ func superviseAs(t *testing.T, uid int, in string) (name string) {
 		os.RemoveAll(marks)
 	})
 	var m startMessage
-	ours.SetDeadline(time.Now().Add(20 * time.Second))
+	ours.SetDeadline(time.Now().Add(2 * time.Minute))
 	if err := decode(ours, &m, maxRequest); err != nil || !m.Ready {
 		text, _ := tailLog(log, logTail)
 		t.Fatalf("%+v, %v: %s", m, err, text)

@@ -147,7 +147,7 @@ func askMain(args []string) int {
 	} else {
 		var conn *net.UnixConn
 		if conn, err = dialSocket(ctx, args[1]); err == nil {
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn.SetDeadline(time.Now().Add(2 * time.Minute))
 			s := session{Client: &Client{}, conn: conn, ctx: ctx}
 			var hello greeting
 			if _, err = receive(conn, &hello, maxReply, 1); err == nil && hello.Error != nil {
@@ -325,7 +325,7 @@ func unique(t testing.TB) string {
 // eventually polls for something that another process does.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 20 s: %s", what)

@@ -116,7 +116,7 @@ func TestUDPNeverEarly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 2000)
@@ -282,7 +282,7 @@ func TestUDPBusySink(t *testing.T) {
 // TestUDPInFlight delivers the last packets only after the sink was told what was sent.
 func TestUDPInFlight(t *testing.T) {
 	t.Parallel()
-	sink := listenUDP(t, UDPSinkConfig{Quiet: 20 * time.Second})
+	sink := listenUDP(t, UDPSinkConfig{Quiet: time.Hour})
 	var late [][]byte
 	var mu sync.Mutex
 	to, end := hostile(t, sink.Addr(), func(i int, d []byte, send func([]byte)) {
@@ -338,7 +338,7 @@ func TestUDPInFlight(t *testing.T) {
 		if f.err != nil || f.r.Lost != 0 || f.r.Received != 100 {
 			t.Errorf("%+v", f)
 		}
-	case <-time.After(10 * time.Second): // half the quiet time
+	case <-time.After(2 * time.Minute): // far less than the quiet time
 		t.Error("it waited although all had arrived")
 	}
 }
@@ -415,7 +415,7 @@ func TestUDPCancel(t *testing.T) {
 				if r, err := sink.Finish(t.Context(), sent); err != nil || r.Lost != r.SocketDrops && r.SocketDrops == 0 {
 					t.Errorf("%v, %+v", err, r)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Fatal("the source did not end")
 			}
 		})

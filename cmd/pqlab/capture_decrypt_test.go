@@ -443,10 +443,10 @@ func TestCaptureDocument(t *testing.T) {
 	}
 	environment := append(os.Environ(), mark+"=1", "GORACE=atexit_sleep_ms=0",
 		"PATH="+bin+":"+os.Getenv("PATH"), "XDG_RUNTIME_DIR="+labs) // where nobody has a lab of that name
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, "bash", "-e", "-c", commands.String())
-	c.WaitDelay = 20 * time.Second
+	c.WaitDelay = time.Minute
 	var out, diagnostics bytes.Buffer
 	c.Dir, c.Env, c.Stdout, c.Stderr = dir, environment, &out, &diagnostics
 	if err := c.Run(); err != nil {

@@ -87,12 +87,12 @@ func prepared(what string) func(*exec.Cmd) {
 // command is pqlab with these arguments.
 func command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	c := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	c.Env = append(os.Environ(), mark+"=1", "GORACE=atexit_sleep_ms=0")
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // it takes its lab down
-	c.WaitDelay = 20 * time.Second
+	c.WaitDelay = time.Minute
 	return c
 }
 
@@ -167,7 +167,7 @@ func clean(t *testing.T) {
 	owner := hygiene.NewOwner()
 	t.Setenv(hygiene.Variable, owner.Token)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		left, err := hygiene.Settled(ctx, before, owner)
 		if err != nil || len(left) > 0 {

@@ -121,7 +121,7 @@ func TestVMTerminal(t *testing.T) {
 	var screen bytes.Buffer
 	await := func(text string) {
 		b := make([]byte, 4096)
-		if err := master.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+		if err := master.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		for !strings.Contains(screen.String(), text) {

@@ -63,7 +63,7 @@ func take(t *testing.T) Snapshot {
 // settled gives what is owned by o to go some time to do so.
 func settled(t *testing.T, before Snapshot, o Owner) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	left, err := Settled(ctx, before, o)
 	if err != nil || left != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // tidyTimeout bounds how long the kernel may take to free what was given up.
-const tidyTimeout = 20 * time.Second
+const tidyTimeout = 2 * time.Minute
 
 // Tidy calls run, a package's tests, and returns its exit status, or 1 if it left anything on the machine or in this
 // process, which it names on standard error.

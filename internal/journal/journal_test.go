@@ -112,7 +112,7 @@ func startOwner(t *testing.T, dir string, entries ...string) (cmd *exec.Cmd, nam
 // until waits for a condition.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -333,7 +333,7 @@ func TestSweeperInheritsNothing(t *testing.T) {
 	unix.Kill(sweeper, unix.SIGSTOP)
 	defer unix.Kill(sweeper, unix.SIGCONT)
 	cmd.Process.Kill()
-	r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	r.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the sweeper holds the owner's descriptor: %v", err)
 	}

@@ -41,7 +41,7 @@ func entries(t testing.TB, dir string) int {
 // eventually polls cond.
 func eventually(t testing.TB, cond func() bool) bool {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		if cond() {
 			return true
 		}

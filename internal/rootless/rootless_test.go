@@ -130,7 +130,7 @@ func onThread(f func() error) error {
 // command runs this test binary as an ordinary user.
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Dir = "/"
@@ -320,7 +320,7 @@ func TestDescriptorEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	r.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("read from a pipe that the program has closed: %v", err)
 	}

@@ -252,7 +252,7 @@ func TestNoSuchShare(t *testing.T) {
 		accel: TCG, kernel: c.Kernel.Image, initrd: descriptor(firstDescriptor), memory: c.Memory, port: firstDescriptor - 1,
 		shares: []channel.Share{{Tag: "share0", Path: filepath.Join(t.TempDir(), "gone")}},
 	}
-	_, err = tryBoot(t.Context(), &c, qemu, s, 20*time.Second, []*os.File{first})
+	_, err = tryBoot(t.Context(), &c, qemu, s, 2*time.Minute, []*os.File{first})
 	if !errors.Is(err, ErrQEMU) || !strings.Contains(err.Error(), "gone") {
 		t.Errorf("%v", err)
 	}

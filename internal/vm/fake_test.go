@@ -90,7 +90,7 @@ func fake() {
 			}
 		}()
 		total := 0
-		for patience := 10 * time.Second; ; {
+		for patience := 2 * time.Minute; ; {
 			if total >= channel.Window {
 				patience = 200 * time.Millisecond
 			}
@@ -177,7 +177,7 @@ func pretend(t *testing.T, mode string) (Config, string) {
 	t.Setenv(fakePID, pid)
 	return Config{
 		Args: []string{"a", "b"}, Dir: t.TempDir(), Kernel: fakeKernel(t), Memory: 512 << 20, Accel: TCG,
-		bootLimits: map[string]time.Duration{TCG: 20 * time.Second},
+		bootLimits: map[string]time.Duration{TCG: 2 * time.Minute},
 	}, pid
 }
 
@@ -234,7 +234,7 @@ func TestBroken(t *testing.T) {
 			if errors.Is(err, errors.ErrUnsupported) && e.Remedy == "" {
 				t.Errorf("nothing to do: %v", err)
 			}
-			if took := time.Since(start); took > 45*time.Second {
+			if took := time.Since(start); took > 100*time.Second {
 				t.Errorf("took %v", took)
 			}
 			if c.limit == 0 && c.timeout == 0 || exists(pid) { // under load it may not have come to that
@@ -431,7 +431,7 @@ func TestKilled(t *testing.T) {
 
 func until(t testing.TB, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not within 20 s")
 		}

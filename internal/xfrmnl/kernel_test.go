@@ -135,7 +135,7 @@ func TestAcquire(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(10*time.Second, func() { m.Close() })
+	timer := time.AfterFunc(2*time.Minute, func() { m.Close() })
 	defer timer.Stop()
 	got, err := m.Next()
 	if a, ok := got.(Acquire); err != nil || !ok || a.ReqID != 99 || a.Dst != p.OuterDst || a.Src != p.OuterSrc || a.Policy == 0 {

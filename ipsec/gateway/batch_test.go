@@ -41,7 +41,7 @@ func TestBatch(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(10 * time.Second))
+				c.SetDeadline(time.Now().Add(2 * time.Minute))
 				raw, err := c.SyscallConn()
 				if err != nil {
 					t.Fatal(err)

@@ -204,7 +204,7 @@ func (p *pair) transfer(t testing.TB, i int, addrs [2]netip.Addr, n int) {
 		return err
 	}))
 	defer l.Close()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	check(t, l.SetDeadline(deadline))
 	done := make(chan error, 1)
 	go func() {

@@ -67,7 +67,7 @@ func listen(t testing.TB, p *pair, i int, a netip.AddrPort) (c *net.UDPConn) {
 		return err
 	}))
 	t.Cleanup(func() { c.Close() })
-	check(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	check(t, c.SetDeadline(time.Now().Add(2*time.Minute)))
 	return c
 }
 
@@ -141,7 +141,7 @@ func (p *pair) drops0(t testing.TB, i int) ipsec.Drops {
 
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); {
+	for deadline := time.Now().Add(2 * time.Minute); !cond(); {
 		if time.Now().After(deadline) {
 			t.Fatal("never: " + what)
 		}

@@ -198,7 +198,7 @@ func (e expiries) expect(want ipsec.Expiry) {
 		if got != want {
 			e.t.Fatalf("told %+v, not %+v", got, want)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		e.t.Fatalf("%+v was not told", want)
 	}
 }

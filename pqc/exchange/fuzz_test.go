@@ -179,7 +179,7 @@ func FuzzRespond(f *testing.F) {
 		if s != nil || err == nil {
 			t.Error("a session was made")
 		}
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > 2*time.Minute {
 			t.Errorf("took %v", took)
 		}
 	})

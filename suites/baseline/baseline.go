@@ -40,7 +40,7 @@ func Specs(e testlab.Env) {
 }
 
 const (
-	timeout    = time.Minute
+	timeout    = 2 * time.Minute
 	tunnelName = "ew"
 	fibreLink  = "fibre"
 )

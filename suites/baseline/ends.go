@@ -21,7 +21,7 @@ func ends(e testlab.Env) {
 		start := startOf(charon)
 		Expect(start).NotTo(BeEmpty())
 		kill(r.Node("d1").PID())
-		Eventually(ctx, func() string { return startOf(charon) }).WithTimeout(testlab.Patience(10 * time.Second)).ShouldNot(Equal(start))
+		Eventually(ctx, func() string { return startOf(charon) }).WithTimeout(testlab.Patience(time.Minute)).ShouldNot(Equal(start))
 		Eventually(ctx, r.Err).Should(HaveOccurred())
 	}, NodeTimeout(timeout))
 }

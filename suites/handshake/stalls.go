@@ -21,7 +21,7 @@ import (
 
 func stalls() {
 	// Of the victims, long enough for the honest steps of an exchange on a busy machine.
-	patience := testlab.Patience(1500 * time.Millisecond)
+	patience := max(testlab.Patience(1500*time.Millisecond), 5*time.Second)
 
 	It("gives a peer that stalls its deadline, serves others meanwhile, and installs nothing", func(ctx SpecContext) {
 		var fights sync.WaitGroup

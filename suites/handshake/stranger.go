@@ -85,7 +85,7 @@ func trust(ctx SpecContext, l *lab.Lab, p topology.PlannedTunnel, pin exchange.P
 		Policy: ipsec.Policy{
 			Tunnel: p.Name, Local: p.B.Subnets, Remote: p.A.Subnets, Src: p.OuterB, Dst: p.OuterA, PathMTU: p.MTU,
 		},
-		Suite: p.Suite, Combiner: p.Combiner,
+		Suite: p.Suite, Combiner: p.Combiner, Deadline: p.Deadline,
 	})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(b.Trust(ctx, agent.Trust{Tunnel: p.Name, Pin: pin})).To(Succeed())

@@ -143,11 +143,11 @@ func agents(e testlab.Env) {
 			ended <- err
 		}()
 		// The flow runs when the sink has spent time on it.
-		Eventually(func() (time.Duration, error) { return l.Node("h2").CPU(ctx) }, testlab.Patience(10*time.Second), 5*time.Millisecond).
+		Eventually(func() (time.Duration, error) { return l.Node("h2").CPU(ctx) }, testlab.Patience(time.Minute), 5*time.Millisecond).
 			Should(BeNumerically(">", 100*time.Millisecond))
 		Expect(unix.Kill(pid, unix.SIGKILL)).To(Succeed())
 		var sent error
-		Eventually(ended, testlab.Patience(20*time.Second)).Should(Receive(&sent))
+		Eventually(ended, testlab.Patience(time.Minute)).Should(Receive(&sent))
 		Expect(sent).To(MatchError(ContainSubstring("node h2")))
 		Expect(l.Down(ctx)).To(Succeed())
 	})

@@ -19,7 +19,7 @@ import (
 const (
 	// cleanTime bounds how long it takes until nothing is left: the processes die at once, the sweeper kills what is in the
 	// cgroups and removes them, and the kernel frees the namespaces.
-	cleanTime = 15 * time.Second
+	cleanTime = time.Minute
 	// killsVariable raises how many random moments are tried.
 	killsVariable = "PQLAB_KILLS"
 	defaultKills  = 10

@@ -78,7 +78,7 @@ func killed(e testlab.Env, u user) {
 		p := newProgram(e, u)
 		r := p.start(runArgs("1m")...)
 		// Each of the four agents is a process, each of the five nodes a namespace; and there is pqlab, and what this spec has.
-		Eventually(func() int { return len(p.seen(ctx)) }, testlab.Patience(time.Minute)).Should(BeNumerically(">=", 14), "%s", r.err)
+		Eventually(func() int { return len(p.seen(ctx)) }, testlab.Patience(2*time.Minute)).Should(BeNumerically(">=", 14), "%s", r.err)
 		r.kill(syscall.SIGKILL)
 		<-r.ended
 		p.settled(ctx)
@@ -155,7 +155,7 @@ func held(e testlab.Env, u user) {
 		echo := exec.Command(p.binary, "exec", lab, "h1", "--", "cat")
 		echo.Stdin = strings.NewReader("words\n")
 		r := p.launch(echo)
-		Eventually(r.ended, testlab.Patience(time.Minute)).Should(BeClosed())
+		Eventually(r.ended, testlab.Patience(2*time.Minute)).Should(BeClosed())
 		Expect(r.ProcessState.ExitCode()).To(BeZero())
 		Expect(r.out.String()).To(Equal("words\n"))
 		Expect(p.run("exec", lab, "h1", "--", "sh", "-c", "exit 7").ProcessState.ExitCode()).To(Equal(7))
@@ -171,7 +171,7 @@ func held(e testlab.Env, u user) {
 		lab := up(p)
 		words := filepath.Join(directory(), "words")
 		client := p.start("exec", lab, "d2", "--", "sh", "-c", "exec >"+words+"; "+stubborn)
-		Eventually(os.ReadFile, testlab.Patience(10*time.Second)).WithArguments(words).ShouldNot(BeEmpty(), "%s", client.err)
+		Eventually(os.ReadFile, testlab.Patience(time.Minute)).WithArguments(words).ShouldNot(BeEmpty(), "%s", client.err)
 		pid := p.status(lab).PID
 		Expect(pid).To(BeNumerically(">", 1))
 		Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
@@ -222,7 +222,7 @@ func starved(e testlab.Env, u user) {
 		for n := 8; n < 256 && !done; n += 1 + n/finer {
 			r := p.launch(exec.Command("/bin/sh", "-c", `ulimit -n "$1"; shift; exec "$@"`, "sh",
 				fmt.Sprint(n), p.binary, "run", topology, "--duration", "10ms"))
-			Eventually(r.ended, testlab.Patience(time.Minute)).Should(BeClosed())
+			Eventually(r.ended, testlab.Patience(2*time.Minute)).Should(BeClosed())
 			By(fmt.Sprintf("%d descriptors: %v: %s", n, r.ProcessState, r.err))
 			done = r.ProcessState.Success()
 			if !done {

@@ -107,7 +107,7 @@ func (p program) launch(cmd *exec.Cmd) *process {
 	GinkgoHelper()
 	r := &process{Cmd: p.owned(cmd), out: &bytes.Buffer{}, err: &bytes.Buffer{}, ended: make(chan struct{})}
 	r.Stdout, r.Stderr = r.out, r.err
-	r.WaitDelay = 10 * time.Second // for somebody else who holds its output
+	r.WaitDelay = time.Minute // for somebody else who holds its output
 	Expect(r.Start()).To(Succeed())
 	go func() {
 		r.Wait()
@@ -132,7 +132,7 @@ func (r *process) killGroup(sig syscall.Signal) error {
 func (p program) run(args ...string) *process {
 	GinkgoHelper()
 	r := p.start(args...)
-	Eventually(r.ended, testlab.Patience(time.Minute)).Should(BeClosed(), strings.Join(args, " "))
+	Eventually(r.ended, testlab.Patience(2*time.Minute)).Should(BeClosed(), strings.Join(args, " "))
 	return r
 }
 

@@ -24,7 +24,7 @@ func stuck(e testlab.Env) {
 		captures := directory()
 		r := p.start(append(runArgs("1m"), "--capture", captures)...)
 		// They begin when the lab is up. Before it is made, their directory is tried with another file.
-		Eventually(filepath.Glob, testlab.Patience(30*time.Second)).WithArguments(filepath.Join(captures, "*.pcapng")).ShouldNot(BeEmpty(), "%s", r.err)
+		Eventually(filepath.Glob, testlab.Patience(2*time.Minute)).WithArguments(filepath.Join(captures, "*.pcapng")).ShouldNot(BeEmpty(), "%s", r.err)
 		groups := cgroupsOf(strconv.Itoa(r.Process.Pid))
 		if len(groups) == 0 {
 			missing := probe.CPULimits()

@@ -64,7 +64,7 @@ func Specs(e testlab.Env) {
 	})
 }
 
-const timeout = 20 * time.Second
+const timeout = 2 * time.Minute
 
 // The ends of the tunnel, and the hosts behind them.
 const (
@@ -110,7 +110,7 @@ type rig struct {
 }
 
 // patience is what a rig begins with, on a machine with a processor of its own.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // up makes a lab and keys its tunnel.
 func up(ctx context.Context, e testlab.Env, t testlab.Planner) *rig {
@@ -221,7 +221,7 @@ func (r *rig) stray(ctx context.Context, node string) ipsec.Drops {
 // tells is what both ends have refused, for the message of a failure.
 func (r *rig) tells() string {
 	GinkgoHelper()
-	ctx, cancel := context.WithTimeout(context.Background(), testlab.Patience(3*time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), testlab.Patience(time.Minute))
 	defer cancel()
 	a, b := r.state(ctx, r.gateway).Drops, r.state(ctx, r.kernel).Drops
 	return fmt.Sprintf("gateway %+v; kernel %+v, by its xfrm_stat %v", a, b, r.statistics(r.kernel))

@@ -52,7 +52,7 @@ func Specs(e testlab.Env) {
 }
 
 const (
-	timeout = time.Minute
+	timeout = 3 * time.Minute
 	// quiet is how long nothing has to come until all has come.
 	quiet = time.Second
 	// seed of the links of specs: the same packets have the same fate each time.

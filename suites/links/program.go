@@ -84,7 +84,7 @@ func (u user) pqlab(ctx context.Context, args ...string) string {
 	var out, diagnostics bytes.Buffer
 	c := exec.CommandContext(ctx, u.binary, args...)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) } // it takes its lab down
-	c.WaitDelay = testlab.Patience(10 * time.Second)
+	c.WaitDelay = testlab.Patience(time.Minute)
 	c.Dir, c.Env = u.dir, append(os.Environ(), "XDG_RUNTIME_DIR="+u.dir)
 	c.Stdout, c.Stderr = &out, &diagnostics
 	Expect(c.Run()).To(Succeed(), "%s: %s%s", strings.Join(args, " "), &out, &diagnostics)

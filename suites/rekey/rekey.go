@@ -160,4 +160,4 @@ func plaintextOf(n int) uint64 {
 // blocksOf is what that costs in AES blocks.
 func blocksOf(n int) uint64 { return (plaintextOf(n) + 15) / 16 }
 
-const timeout = 20 * time.Second
+const timeout = 2 * time.Minute

@@ -91,7 +91,7 @@ func many(e testlab.Env) {
 		_, err = l.Tunnel(name(gone+1)).Rekey(ctx, "d2")
 		Expect(err).NotTo(HaveOccurred())
 		try(gone + 1)
-	}, NodeTimeout(2*time.Minute))
+	}, NodeTimeout(4*time.Minute))
 }
 
 func netipAddr(prefix string) netip.Addr { return netip.MustParsePrefix(prefix).Addr() }

@@ -33,7 +33,7 @@ func Specs(e testlab.Env) {
 	})
 }
 
-const timeout = 20 * time.Second
+const timeout = 2 * time.Minute
 
 // overhead is the bytes that the outer headers add before the ESP header.
 func overhead(o testlab.Carriage) int {

@@ -87,7 +87,7 @@ func converse(t *testing.T, c channel.Command) *conversation {
 			t.Errorf("the guest's side: %v: %s", err, &diagnostics)
 		}
 	})
-	if err := ours.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := ours.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	v := &conversation{
@@ -201,7 +201,7 @@ func TestLastWords(t *testing.T) {
 	c := sh(fmt.Sprintf("head -c %d /dev/zero; echo $$ > new; mv new pid", size))
 	c.Dir = dir
 	v := converse(t, c)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		b, err := os.ReadFile(filepath.Join(dir, "pid"))
 		if err == nil {

@@ -81,7 +81,7 @@ func TestPort(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn.SetDeadline(time.Now().Add(2 * time.Minute))
 			w := p.Writer()
 			buf := make([]byte, BufferLen)
 			for _, n := range []int{1, 1000, 1372} {

@@ -220,11 +220,11 @@ func (g *Gateway) Failure(ctx context.Context) error {
 	}
 }
 
-// Pair makes two honest gateways that trust each other. Where cfg has no deadline, that of an emulated processor is longer.
+// Pair makes two honest gateways that trust each other. Where cfg has no deadline, it is one that a busy machine keeps.
 func Pair(cfg exchange.Config) (a, b *Gateway) {
 	GinkgoHelper()
 	if cfg.Deadline == 0 {
-		cfg.Deadline = testlab.Patience(exchange.DefaultDeadline)
+		cfg.Deadline = testlab.Unstalled
 	}
 	x, y, err := exchangetest.Pair(cfg)
 	Expect(err).NotTo(HaveOccurred())
