@@ -42,14 +42,23 @@ type Source struct {
 	Rate      uint64
 	FrameSize int
 	Duration  time.Duration
-	Bytes     uint64 // TCP
-	Packets   uint64 // UDP
+	Bytes     uint64        // TCP
+	Drain     time.Duration // TCP
+	Packets   uint64        // UDP
 }
 
 // Finish tells a sink what was sent to it.
 type Finish struct {
 	ID   uint64
 	Sent traffic.Sent
+	// Broken is for a flow that was ErrNotCarried: what has arrived of it is the result, and that its streams did not end no error.
+	Broken bool
+}
+
+// sending is the answer to Source.
+type sending struct {
+	Sent       traffic.Sent
+	NotCarried string // why; empty: it was carried
 }
 
 type sink interface {
@@ -68,9 +77,15 @@ func (c *Client) OpenRelay(ctx context.Context, r Relay) (Listening, error) {
 	return invoke[Listening](ctx, c, "OpenRelay", r)
 }
 
-// Send runs a source until it is done or ctx ends. What the network does not let through is ErrNotCarried.
+// Send runs a source until it is done or ctx ends. What the network does not let through is ErrNotCarried, with what was sent
+// all the same; that has no Start if no connection came about.
 func (c *Client) Send(ctx context.Context, s Source) (traffic.Sent, error) {
-	return invoke[traffic.Sent](ctx, c, "Send", s)
+	const call = "Send"
+	got, err := invoke[sending](ctx, c, call, s)
+	if err == nil && got.NotCarried != "" {
+		err = &Error{Node: c.node, Call: call, Reason: got.NotCarried, cause: ErrNotCarried}
+	}
+	return got.Sent, err
 }
 
 // FinishSink waits for what was sent and gives the flow's result. The sink is closed.
@@ -78,7 +93,8 @@ func (c *Client) FinishSink(ctx context.Context, f Finish) (traffic.Result, erro
 	return invoke[traffic.Result](ctx, c, "FinishSink", f)
 }
 
-// CloseTraffic closes a sink or relay; one that is closed already is no error.
+// CloseTraffic closes a sink or relay; one that is closed already is no error. That a relay could not carry a connection on is one,
+// and ErrNotCarried if it found no way onwards.
 func (c *Client) CloseTraffic(ctx context.Context, id uint64) error {
 	_, err := invoke[struct{}](ctx, c, "CloseTraffic", id)
 	return err
@@ -109,24 +125,26 @@ func (s *Server) openRelay(_ context.Context, want Relay) (Listening, error) {
 	return Listening{ID: s.keep(relay), Addr: relay.Addr()}, nil
 }
 
-func (s *Server) send(ctx context.Context, want Source) (traffic.Sent, error) {
+func (s *Server) send(ctx context.Context, want Source) (sending, error) {
+	var sent traffic.Sent
+	var err error
 	switch want.Proto {
 	case traffic.TCP:
-		sent, err := traffic.TCPSource{
-			From: want.From, To: want.To, Streams: want.Streams, Rate: want.Rate, Duration: want.Duration, Bytes: want.Bytes,
+		sent, err = traffic.TCPSource{
+			From: want.From, To: want.To, Streams: want.Streams, Rate: want.Rate, Duration: want.Duration, Bytes: want.Bytes, Drain: want.Drain,
 		}.Run(ctx)
-		if errors.Is(err, traffic.ErrUndelivered) {
-			err = notCarried{err}
-		}
-		return sent, err
 	case traffic.UDP:
-		return traffic.UDPSource{
+		sent, err = traffic.UDPSource{
 			From: want.From, To: want.To, Flow: want.Flow, Streams: want.Streams, Rate: want.Rate,
 			FrameSize: want.FrameSize, Duration: want.Duration, Packets: want.Packets,
 		}.Run(ctx)
 	default:
-		return traffic.Sent{}, fmt.Errorf("no source for protocol %q", want.Proto)
+		err = fmt.Errorf("no source for protocol %q", want.Proto)
 	}
+	if errors.Is(err, traffic.ErrUndelivered) {
+		return sending{sent, err.Error()}, nil
+	}
+	return sending{Sent: sent}, err
 }
 
 func (s *Server) finishSink(ctx context.Context, f Finish) (traffic.Result, error) {
@@ -139,7 +157,11 @@ func (s *Server) finishSink(ctx context.Context, f Finish) (traffic.Result, erro
 	if !ok {
 		return traffic.Result{}, fmt.Errorf("sink %d is not open", f.ID)
 	}
-	return opened.Finish(ctx, f.Sent)
+	result, err := opened.Finish(ctx, f.Sent)
+	if f.Broken && result.Proto != "" {
+		err = nil
+	}
+	return result, err
 }
 
 func (s *Server) closeTraffic(_ context.Context, id uint64) (struct{}, error) {
@@ -150,7 +172,11 @@ func (s *Server) closeTraffic(_ context.Context, id uint64) (struct{}, error) {
 	if opened == nil {
 		return struct{}{}, nil
 	}
-	return struct{}{}, opened.Close()
+	err := opened.Close()
+	if errors.Is(err, traffic.ErrUndelivered) {
+		err = notCarried{err}
+	}
+	return struct{}{}, err
 }
 
 func (s *Server) keep(c io.Closer) uint64 {

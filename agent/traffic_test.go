@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -136,7 +137,7 @@ func TestTrafficRefuses(t *testing.T) {
 	}
 }
 
-// That the network does not carry a flow is known to the lab as such.
+// That the network does not carry a flow is known to the lab as such, with what was sent; that its sink ends is something else.
 func TestTrafficNotCarried(t *testing.T) {
 	t.Parallel()
 	n := start(t, Config{Node: "n"})
@@ -145,20 +146,92 @@ func TestTrafficNotCarried(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
+	ends := make(chan bool)
 	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
+		for closes := range ends {
+			for range 2 { // the flow's and its round trips'
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				if closes {
+					c.Close()
+					continue
+				}
+				go func() {
+					defer c.Close()
+					_, _ = io.Copy(io.Discard, c)
+					<-t.Context().Done() // nothing is confirmed
+				}()
 			}
-			c.Close()
 		}
 	}()
-	_, err = n.Send(t.Context(), Source{Proto: traffic.TCP, To: ln.Addr().(*net.TCPAddr).AddrPort(), Streams: 1, Duration: time.Second})
-	if !errors.Is(err, ErrNotCarried) {
-		t.Error(err)
+	source := Source{Proto: traffic.TCP, To: ln.Addr().(*net.TCPAddr).AddrPort(), Streams: 1, Duration: 50 * time.Millisecond, Drain: 100 * time.Millisecond}
+	ends <- true
+	if _, err := n.Send(t.Context(), source); err == nil || errors.Is(err, ErrNotCarried) {
+		t.Errorf("a sink that ends: %v", err)
+	}
+	ends <- false
+	sent, err := n.Send(t.Context(), source)
+	var e *Error
+	if !errors.Is(err, ErrNotCarried) || !errors.As(err, &e) || e.Node != "n" || sent.Start == 0 || sent.Bytes == 0 {
+		t.Errorf("%+v, %v", sent, err)
+	}
+	close(ends)
+}
+
+// failed is a sink that knows why it did not get all, as one whose source was given up.
+type failed struct {
+	io.Closer
+	result traffic.Result
+}
+
+func (failed) Addr() netip.AddrPort { return netip.AddrPort{} }
+func (f failed) Finish(context.Context, traffic.Sent) (traffic.Result, error) {
+	return f.result, errors.New("reset")
+}
+
+// Of a flow that was given up the sink tells what arrived; of one that was not it is an error.
+func TestFinishBroken(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{Node: "n"})
+	for _, tt := range []struct {
+		result traffic.Result
+		broken bool
+		ok     bool
+	}{
+		{traffic.Result{Proto: traffic.TCP, Bytes: 7}, true, true},
+		{traffic.Result{Proto: traffic.TCP, Bytes: 7}, false, false},
+		{traffic.Result{}, true, false}, // it made none
+	} {
+		got, err := n.FinishSink(t.Context(), Finish{ID: n.server.keep(failed{result: tt.result}), Broken: tt.broken})
+		if (err == nil) != tt.ok || tt.ok && got.Bytes != tt.result.Bytes {
+			t.Errorf("%+v: %+v, %v", tt, got, err)
+		}
 	}
 }
+
+// A relay that finds no way tells so when it is closed, and another failure of it is not the network's.
+func TestRelayTells(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{Node: "n"})
+	for _, tt := range []struct {
+		err     error
+		network bool
+	}{{errors.New("refused"), false}, {fmt.Errorf("silence: %w", traffic.ErrUndelivered), true}} {
+		id := n.server.keep(closing{tt.err})
+		if err := n.CloseTraffic(t.Context(), id); err == nil || errors.Is(err, ErrNotCarried) != tt.network {
+			t.Errorf("%v became %v", tt.err, err)
+		}
+		if err := n.CloseTraffic(t.Context(), id); err != nil {
+			t.Errorf("it is closed: %v", err)
+		}
+	}
+}
+
+type closing struct{ err error }
+
+func (c closing) Close() error { return c.err }
 
 func TestExchangeError(t *testing.T) {
 	t.Parallel()

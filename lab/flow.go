@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"pqlab/agent"
@@ -16,51 +18,88 @@ import (
 // defaultUDPRate keeps a UDP flow whose rate nobody gave from drowning the lab, in bit/s.
 const defaultUDPRate = 100 * topology.Mbit
 
-// Send runs a planned flow through the lab for d, unless the flow has a duration of its own, and measures it.
-func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration) (_ traffic.Result, err error) {
+// Asked is what a flow is to send: at what rate in bit/s (0: as fast as it goes), and for how long, if d is for flows that do not
+// say it themselves.
+func Asked(f topology.PlannedFlow, d time.Duration) (rate topology.Rate, duration time.Duration) {
+	rate = f.Rate
+	if rate == 0 && f.Proto == traffic.UDP {
+		rate = defaultUDPRate
+	}
 	if f.Duration > 0 {
 		d = f.Duration
 	}
+	return rate, d
+}
+
+// Send runs a planned flow through the lab for d, unless the flow has a duration of its own, and measures it. Of a flow that
+// the network did not carry (agent.ErrNotCarried) the result is what had been sent and received when it was given up.
+func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration) (result traffic.Result, err error) {
+	rate, d := Asked(f, d)
 	from, to := l.nodes[f.From].agent, l.nodes[f.To].agent
 	id := fnv.New64a()
 	fmt.Fprint(id, l.Plan.Seed, f.Name)
-	fail := func(err error) (traffic.Result, error) {
-		return traffic.Result{}, fmt.Errorf("flow %s: %w", f.Name, err)
+	var closers []func() error
+	closing := func(at *agent.Client, id uint64) {
+		closers = append(closers, func() error { return at.CloseTraffic(context.WithoutCancel(ctx), id) })
 	}
+	defer func() {
+		var others []error
+		for _, end := range slices.Backward(closers) {
+			others = append(others, end())
+		}
+		if err = blame(err, others...); err != nil {
+			err = fmt.Errorf("flow %s: %w", f.Name, err)
+		}
+		result.Name, result.From, result.To, result.Proto = f.Name, f.From, f.To, f.Proto
+	}()
 
 	sink, err := to.OpenSink(ctx, agent.Sink{
 		Proto: f.Proto, Listen: netip.AddrPortFrom(f.Dst, 0), Flow: id.Sum64(), Streams: f.Streams, Quiet: l.options.Quiet,
 	})
 	if err != nil {
-		return fail(err)
+		return result, err
 	}
-	defer func() { err = errors.Join(err, to.CloseTraffic(context.WithoutCancel(ctx), sink.ID)) }()
+	closing(to, sink.ID)
 	// The relays open from the sink backwards, so that each knows where it leads.
 	next := sink.Addr
 	for i := len(f.Via) - 1; i >= 0; i-- {
 		node := l.nodes[f.Via[i]].agent
 		relay, err := node.OpenRelay(ctx, agent.Relay{Listen: netip.AddrPortFrom(f.Hops[i], 0), To: next})
 		if err != nil {
-			return fail(err)
+			return result, err
 		}
-		defer node.CloseTraffic(context.WithoutCancel(ctx), relay.ID)
+		closing(node, relay.ID)
 		next = relay.Addr
 	}
-	rate := f.Rate
-	if rate == 0 && f.Proto == traffic.UDP {
-		rate = defaultUDPRate
-	}
-	sent, err := from.Send(ctx, agent.Source{
+	sent, failed := from.Send(ctx, agent.Source{
 		Proto: f.Proto, From: f.Src, To: next, Flow: id.Sum64(), Streams: f.Streams, Rate: uint64(rate),
 		FrameSize: f.FrameSize, Duration: d,
 	})
-	if err != nil {
-		return fail(err)
+	if failed != nil && sent.Start == 0 {
+		return result, failed
 	}
-	result, err := to.FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent})
-	if err != nil {
-		return fail(err)
+	if result, err = to.FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent, Broken: failed != nil}); err != nil {
+		return result, blame(failed, err)
 	}
-	result.Name, result.From, result.To = f.Name, f.From, f.To
-	return result, nil
+	return result, failed
+}
+
+// blame is why a flow failed, by what its source says and what the others who take part do. What an agent did, or that it has
+// ended, comes before what the network did: who waits for an agent that is gone hears nothing either. And where a relay found no
+// way, all that the source knows is that its connection was ended.
+func blame(source error, others ...error) error {
+	others = slices.DeleteFunc(others, func(err error) bool { return err == nil })
+	isNetwork := func(err error) bool { return errors.Is(err, agent.ErrNotCarried) }
+	own := slices.DeleteFunc(slices.Clone(others), isNetwork)
+	switch {
+	case source == nil:
+		return errors.Join(own...)
+	case len(own) > 0 && !isNetwork(source) && strings.Contains(source.Error(), own[0].Error()):
+		return source
+	case len(own) > 0:
+		return fmt.Errorf("%w; the end that began says: %v", errors.Join(own...), source)
+	case len(others) > 0:
+		return fmt.Errorf("%w; the end that began says: %v", others[0], source)
+	}
+	return source
 }

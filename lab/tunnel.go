@@ -124,9 +124,15 @@ func (t *Tunnel) Replace(ctx context.Context, plan topology.PlannedTunnel) error
 	return t.add(ctx)
 }
 
-// Establish keys the tunnel. It returns when traffic flows under new keys in both directions.
+// Establish keys the tunnel. It returns when traffic flows under new keys in both directions. It is agent.ErrNotCarried if the peer
+// was not heard and is well.
 func (t *Tunnel) Establish(ctx context.Context) (keying.Report, error) {
-	return t.a.agent.Establish(ctx, t.Plan.Name)
+	report, err := t.a.agent.Establish(ctx, t.Plan.Name)
+	if errors.Is(err, agent.ErrNotCarried) { // unless there is nobody to answer
+		_, other := t.b.agent.TunnelState(ctx, t.Plan.Name)
+		err = blame(err, other)
+	}
+	return report, err
 }
 
 // Rekey replaces the tunnel's keys by an exchange that the given end begins.

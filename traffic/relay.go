@@ -27,23 +27,43 @@ type Relay struct {
 	wg     sync.WaitGroup
 
 	bytes, connections, failed atomic.Uint64
+
+	mu      sync.Mutex // guards what follows
+	failure error
 }
 
 // ListenRelay opens a relay at addr to the next hop, reached from the address from (zero: the kernel chooses). It works
 // until Close or the end of ctx.
 func ListenRelay(ctx context.Context, addr, to netip.AddrPort, from netip.Addr) (*Relay, error) {
-	ln, err := net.ListenTCP(network("tcp", addr.Addr()), net.TCPAddrFromAddrPort(addr))
-	if err != nil {
-		return nil, fmt.Errorf("relay to %v: %w", to, err)
-	}
-	r := &Relay{ln: ln, addr: ln.Addr().(*net.TCPAddr).AddrPort(), to: to, dialer: net.Dialer{Timeout: relayDial, KeepAlive: -1}}
+	r := &Relay{to: to, dialer: net.Dialer{Timeout: relayDial, KeepAlive: -1}}
 	if from.IsValid() {
 		r.dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
-	r.ctx, r.cancel = context.WithCancel(ctx)
-	context.AfterFunc(r.ctx, func() { ln.Close() })
-	r.wg.Go(r.accept)
+	if err := r.open(ctx, addr); err != nil {
+		return nil, fmt.Errorf("relay to %v: %w", to, err)
+	}
 	return r, nil
+}
+
+func (r *Relay) open(ctx context.Context, addr netip.AddrPort) (err error) {
+	if r.ln, err = listen(ctx, addr); err != nil {
+		return err
+	}
+	r.addr = r.ln.Addr().(*net.TCPAddr).AddrPort()
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	context.AfterFunc(r.ctx, func() { r.ln.Close() })
+	r.wg.Go(r.accept)
+	return nil
+}
+
+// listen opens a socket whose connections do not end because nothing comes: whether the network is silent is for the source to
+// say, which has a limit.
+func listen(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
+	ln, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, network("tcp", addr.Addr()), addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.TCPListener), nil
 }
 
 // Addr is where the relay listens.
@@ -55,11 +75,25 @@ func (r *Relay) Bytes() uint64 { return r.bytes.Load() }
 // Connections counts those accepted, and those of them that could not be carried on.
 func (r *Relay) Connections() (accepted, failed uint64) { return r.connections.Load(), r.failed.Load() }
 
-// Close ends the relay and what it carries.
+// Close ends the relay and what it carries, and tells why it could not carry a connection on, of the first of these: ErrUndelivered
+// where it found no way to the next hop. The source of such a connection sees a reset, and cannot know.
 func (r *Relay) Close() error {
 	r.cancel()
 	r.wg.Wait()
-	return nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failure
+}
+
+func (r *Relay) fail(err error) {
+	if r.ctx.Err() != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failure == nil {
+		r.failure = blame(fmt.Errorf("relay to %v: %w", r.to, err))
+	}
 }
 
 func (r *Relay) accept() {
@@ -80,6 +114,7 @@ func (r *Relay) carry(in *net.TCPConn) {
 	c, err := r.dialer.DialContext(r.ctx, network("tcp", r.to.Addr()), r.to.String())
 	if err != nil {
 		r.failed.Add(1)
+		r.fail(err)
 		abort(in) // the source sees a reset, not a silent end
 		return
 	}
@@ -106,6 +141,9 @@ func (r *Relay) pipe(dst, src *net.TCPConn) {
 		err = dst.CloseWrite()
 	}
 	if err != nil {
+		if noWay(err) { // else an end has gone, of itself or because the other direction broke
+			r.fail(err)
+		}
 		abort(dst)
 		abort(src)
 	}

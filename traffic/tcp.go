@@ -29,7 +29,8 @@ const (
 	hurry = time.Second
 )
 
-// ErrUndelivered says that the network did not carry a flow: no connection came about, or its bytes were not confirmed.
+// ErrUndelivered says that the network did not carry a flow: no connection came about for want of a way or an answer, or its
+// bytes were not confirmed in time. What the other end did is something else: a connection that it refuses, resets or ends.
 var ErrUndelivered = errors.New("not delivered")
 
 // undelivered is ErrUndelivered with the reason, whose text it has.
@@ -38,12 +39,21 @@ type undelivered struct{ error }
 func (u undelivered) Unwrap() error      { return u.error }
 func (undelivered) Is(target error) bool { return target == ErrUndelivered }
 
-// noWay says whether a connection did not come about for want of a way, and not because nobody listens or of a mistake.
+// noWay says whether a connection failed for want of a way or an answer, and not because nobody listens, because the other end
+// ended it, or of a mistake.
 func noWay(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout() || slices.ContainsFunc(
-		[]error{unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE},
+		[]error{unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENETDOWN},
 		func(e error) bool { return errors.Is(err, e) })
+}
+
+// blame is err, as ErrUndelivered if it is the network's doing.
+func blame(err error) error {
+	if err != nil && noWay(err) {
+		return undelivered{err}
+	}
+	return err
 }
 
 func greet(c net.Conn, what uint32) error {
@@ -68,8 +78,9 @@ type TCPSource struct {
 }
 
 // Run sends until the flow is complete or ctx ends (which is no error), then waits until the sink has confirmed every
-// byte: for the time to drain, or a second where ctx has ended. A connection that did
-// not come about and bytes that did not arrive are ErrUndelivered.
+// byte: for the time to drain, or a second where ctx has ended. What the network did not carry is ErrUndelivered; the Sent
+// tells of what was sent until then. A source that reaches its sink by relays sees a reset where one of these finds no way
+// onwards, which that tells (Relay.Close).
 func (t TCPSource) Run(ctx context.Context) (Sent, error) {
 	if !t.To.IsValid() || t.To.Port() == 0 {
 		return Sent{Proto: TCP}, fmt.Errorf("tcp source: no destination: %v", t.To)
@@ -187,14 +198,17 @@ func (s *tcpSender) run(ctx context.Context) (Sent, error) {
 		out.Bytes += st.written
 		out.Retransmitted += st.retransmitted
 		if st.err != nil {
-			errs = append(errs, undelivered{fmt.Errorf("tcp to %v, stream %d: %w", s.cfg.To, i, st.err)})
+			errs = append(errs, fmt.Errorf("tcp to %v, stream %d: %w", s.cfg.To, i, st.err))
 		}
 	}
 	if probeErr != nil {
-		errs = append(errs, undelivered{fmt.Errorf("tcp to %v, round trips: %w", s.cfg.To, probeErr)})
+		errs = append(errs, fmt.Errorf("tcp to %v, round trips: %w", s.cfg.To, probeErr))
 	}
 	out.RoundTrip = rtt.latency()
-	return out, errors.Join(errs...)
+	if slices.ContainsFunc(errs, func(err error) bool { return !noWay(err) }) { // what else went wrong may be for that
+		return out, errors.Join(errs...)
+	}
+	return out, blame(errors.Join(errs...))
 }
 
 // stream sends its share, closes, and waits for the sink's count.

@@ -29,7 +29,7 @@ type TCPSink struct {
 
 // ListenTCP opens a sink, which receives until Finish, Close or the end of ctx.
 func ListenTCP(ctx context.Context, addr netip.AddrPort) (*TCPSink, error) {
-	ln, err := net.ListenTCP(network("tcp", addr.Addr()), net.TCPAddrFromAddrPort(addr))
+	ln, err := listen(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("tcp sink: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -179,7 +180,7 @@ func TestTCPDuration(t *testing.T) {
 	}
 }
 
-// TestTCPBroken cuts the way in the middle: the source must say so, and at once.
+// TestTCPBroken ends the relay in the middle: the source must say so, and at once, and not that it is the network's doing.
 func TestTCPBroken(t *testing.T) {
 	t.Parallel()
 	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
@@ -193,19 +194,90 @@ func TestTCPBroken(t *testing.T) {
 	}
 	failed := make(chan error)
 	go func() {
-		_, err := TCPSource{To: relay.Addr(), Rate: 100e6}.Run(t.Context())
+		_, err := TCPSource{To: relay.Addr(), Rate: 100e6, Streams: 2}.Run(t.Context())
 		failed <- err
 	}()
 	eventually(t, "load arrives", func() bool { return sink.Received() > 0 })
-	relay.Close()
+	if err := relay.Close(); err != nil {
+		t.Errorf("a relay that was closed blames the network: %v", err)
+	}
 	select {
 	case err := <-failed:
-		if !errors.Is(err, ErrUndelivered) {
-			t.Errorf("a source whose way was cut: %v", err)
+		if err == nil || errors.Is(err, ErrUndelivered) {
+			t.Errorf("a source whose relay ended: %v", err)
 		}
-	case <-time.After(10 * time.Second):
-		t.Error("the source did not notice within 10 s")
+	case <-time.After(time.Minute):
+		t.Error("the source did not notice within a minute")
 	}
+}
+
+// A sink that ends is not the network's doing either, whatever the source is at.
+func TestTCPSinkEnds(t *testing.T) {
+	t.Parallel()
+	for _, streams := range []int{1, 3} {
+		sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := make(chan error)
+		go func() {
+			_, err := TCPSource{To: sink.Addr(), Streams: streams, Rate: 50e6}.Run(t.Context())
+			failed <- err
+		}()
+		eventually(t, "load arrives", func() bool { return sink.Received() > 0 })
+		sink.Close()
+		if err := <-failed; err == nil || errors.Is(err, ErrUndelivered) {
+			t.Errorf("%d streams to a sink that ended: %v", streams, err)
+		}
+	}
+}
+
+// Of all errors of a connection these alone are the network's.
+func TestNoWay(t *testing.T) {
+	t.Parallel()
+	wrap := func(err error) error { return fmt.Errorf("x: %w", &net.OpError{Op: "read", Err: err}) }
+	for _, err := range []error{os.ErrDeadlineExceeded, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENETDOWN} {
+		if !noWay(wrap(err)) {
+			t.Errorf("%v is the network's", err)
+		}
+	}
+	for _, err := range []error{unix.ECONNRESET, unix.EPIPE, unix.ECONNREFUSED, unix.EINVAL, unix.EPERM, unix.EADDRNOTAVAIL, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed} {
+		if noWay(wrap(err)) {
+			t.Errorf("%v is not the network's", err)
+		}
+	}
+}
+
+// The network's silence is the source's to judge: no sink and no relay ends a connection because nothing comes.
+func TestTCPNoKeepAlive(t *testing.T) {
+	t.Parallel()
+	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	conn, err := net.Dial("tcp", sink.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	eventually(t, "the sink has a connection", func() bool {
+		sink.mu.Lock()
+		defer sink.mu.Unlock()
+		for c := range sink.conns {
+			if err := control(c, func(fd int) error {
+				on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+				if on != 0 {
+					t.Error("it probes its peer")
+				}
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+			return true
+		}
+		return false
+	})
 }
 
 // TestTCPSilentSink has a sink that takes everything and confirms nothing.
@@ -242,15 +314,13 @@ func TestTCPSilentSink(t *testing.T) {
 	}
 }
 
-// A way on which the first packet of a connection is lost, here in a sink's full queue, is given up after a time. Where
-// nobody listens it is not the way's fault.
-func TestTCPNoConnection(t *testing.T) {
-	t.Parallel()
+// silent is an address where the first packet of a connection is lost, in a queue that is full.
+func silent(t *testing.T) netip.AddrPort {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	t.Cleanup(func() { unix.Close(fd) })
 	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -259,11 +329,23 @@ func TestTCPNoConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := netip.AddrPortFrom(loopback4, uint16(name.(*unix.SockaddrInet4).Port))
-	source := TCPSource{To: to, Bytes: 1, Probe: -1, Connect: 300 * time.Millisecond, Drain: 100 * time.Millisecond}
-	for range 4 { // the first find room in the queue, and are not confirmed
-		if sent, err := source.Run(t.Context()); !errors.Is(err, ErrUndelivered) {
-			t.Errorf("%+v, %v", sent, err)
+	for range 10 {
+		c, err := net.DialTimeout("tcp", to.String(), 300*time.Millisecond)
+		if err != nil {
+			return to
 		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("its queue does not fill")
+	return to
+}
+
+// A way on which the first packet of a connection is lost is given up after a time. Where nobody listens it is not the way's fault.
+func TestTCPNoConnection(t *testing.T) {
+	t.Parallel()
+	source := TCPSource{To: silent(t), Bytes: 1, Probe: -1, Connect: 300 * time.Millisecond, Drain: 100 * time.Millisecond}
+	if sent, err := source.Run(t.Context()); !errors.Is(err, ErrUndelivered) {
+		t.Errorf("%+v, %v", sent, err)
 	}
 	gone, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -289,11 +371,31 @@ func TestRelayUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer relay.Close()
-	if _, err := (TCPSource{To: relay.Addr(), Bytes: 1e5, Probe: -1}).Run(t.Context()); err == nil {
-		t.Error("no error through a relay that reaches nobody")
+	if _, err := (TCPSource{To: relay.Addr(), Bytes: 1e5, Probe: -1}).Run(t.Context()); err == nil || errors.Is(err, ErrUndelivered) {
+		t.Errorf("through a relay that reaches nobody: %v", err)
 	}
 	if _, failed := relay.Connections(); failed == 0 {
 		t.Error("the relay did not count its failure")
+	}
+	if err := relay.Close(); !errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, ErrUndelivered) {
+		t.Errorf("the relay says %v", err)
+	}
+}
+
+// What the source sees as a reset is the network's doing where a relay found no way onwards, and the relay knows.
+func TestRelayNoWay(t *testing.T) {
+	t.Parallel()
+	relay := &Relay{to: silent(t), dialer: net.Dialer{Timeout: 100 * time.Millisecond}}
+	if err := relay.open(t.Context(), netip.AddrPortFrom(loopback4, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (TCPSource{To: relay.Addr(), Bytes: 1e5, Probe: -1}).Run(t.Context()); err == nil || errors.Is(err, ErrUndelivered) {
+		t.Errorf("the source cannot know: %v", err)
+	}
+	for range 2 {
+		if err := relay.Close(); !errors.Is(err, ErrUndelivered) {
+			t.Errorf("the relay says %v", err)
+		}
 	}
 }
 

@@ -1,0 +1,92 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"pqlab/agent"
+	"pqlab/topology"
+)
+
+// A flow whose sink or relay is killed fails by that node's name, and is not the network's doing.
+func TestSendKilled(t *testing.T) {
+	t.Parallel()
+	for _, victim := range []string{"relay", "sink"} {
+		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
+			l := up(t, topology.New("x").Host("source").Host("relay").Host("sink").Ethernet("source", "relay").Ethernet("relay", "sink").
+				TCP("source", "sink", topology.Via("relay")), Options{})
+			ended := make(chan error, 1)
+			go func() {
+				_, err := l.Send(t.Context(), l.Plan.Traffic[0], time.Hour)
+				ended <- err
+			}()
+			deadline := time.Now().Add(2 * time.Minute)
+			for busy := time.Duration(0); busy < 100*time.Millisecond; time.Sleep(time.Millisecond) {
+				var err error
+				if busy, err = l.Node("sink").CPU(t.Context()); err != nil || time.Now().After(deadline) {
+					t.Fatalf("no traffic: %v, %v", busy, err)
+				}
+			}
+			if err := l.Node(victim).process.Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-ended:
+				var failed *agent.Error
+				if !errors.As(err, &failed) || failed.Node != victim || errors.Is(err, agent.ErrNotCarried) {
+					t.Error(err)
+				}
+			case <-time.After(2 * time.Minute):
+				t.Error("the flow goes on")
+			}
+		})
+	}
+}
+
+func TestBlame(t *testing.T) {
+	t.Parallel()
+	network := fmt.Errorf("silence: %w", agent.ErrNotCarried)
+	reset, gone := errors.New("reset"), errors.New("its agent has ended")
+	for name, tt := range map[string]struct {
+		source  error
+		others  []error
+		want    error // nil: none
+		network bool
+	}{
+		"all went well":                        {nil, []error{nil, nil}, nil, false},
+		"a stray connection of a relay":        {nil, []error{network}, nil, false},
+		"a sink ends after all":                {nil, []error{nil, gone}, gone, false},
+		"the network":                          {network, []error{nil, nil}, network, true},
+		"the source":                           {reset, nil, reset, false},
+		"a relay has no way":                   {reset, []error{nil, network}, network, true},
+		"a sink is gone, and so silent":        {network, []error{gone, nil}, gone, false},
+		"a relay is gone, and another told so": {reset, []error{gone, network}, gone, false},
+	} {
+		err := blame(tt.source, tt.others...)
+		if tt.want == nil && err != nil || tt.want != nil && !errors.Is(err, tt.want) || errors.Is(err, agent.ErrNotCarried) != tt.network {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAsked(t *testing.T) {
+	t.Parallel()
+	flow := func(proto string, rate topology.Rate, d time.Duration) topology.PlannedFlow {
+		return topology.PlannedFlow{Flow: topology.Flow{Proto: proto, Rate: rate, Duration: d}}
+	}
+	for _, tt := range []struct {
+		flow     topology.PlannedFlow
+		rate     topology.Rate
+		duration time.Duration
+	}{
+		{flow("tcp", 0, 0), 0, time.Second}, {flow("udp", 0, 0), defaultUDPRate, time.Second}, {flow("udp", 5, time.Hour), 5, time.Hour}, {flow("tcp", 5, 0), 5, time.Second},
+	} {
+		if rate, d := Asked(tt.flow, time.Second); rate != tt.rate || d != tt.duration {
+			t.Errorf("%+v: %v, %v", tt.flow, rate, d)
+		}
+	}
+}
