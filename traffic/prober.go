@@ -170,7 +170,7 @@ func (p *Prober) settle(ctx context.Context, quiet time.Duration, enough func() 
 			again()
 		case <-timer.C:
 			// While this process stood still nothing could come: that was no quiet.
-			if waiting = time.Since(since) > quiet+quiet/10+10*time.Millisecond; waiting {
+			if waiting = stoodStill(time.Since(since), quiet); waiting {
 				again()
 			}
 		case <-p.over:

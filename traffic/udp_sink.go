@@ -172,8 +172,12 @@ func (s *UDPSink) Finish(ctx context.Context, sent Sent) (Result, error) {
 // wait returns when all has arrived, or nothing more is likely to.
 func (s *UDPSink) wait(ctx context.Context) error {
 	begin := s.clock.now()
-	timer := time.NewTimer(s.quiet)
+	timer, set := time.NewTimer(s.quiet), time.Now()
 	defer timer.Stop()
+	wait := s.quiet
+	again := func(d time.Duration) { wait, set = d, time.Now(); timer.Reset(d) }
+	const stalls = 20 // that are waited for: a machine may be so busy that it never runs this in time
+	stalled := 0
 	for {
 		select {
 		case <-s.all:
@@ -186,12 +190,31 @@ func (s *UDPSink) wait(ctx context.Context) error {
 			s.mu.Lock()
 			silent := s.clock.now().Sub(max(s.last, begin))
 			s.mu.Unlock()
-			if silent >= s.quiet {
+			switch {
+			case silent < s.quiet:
+				again(s.quiet - silent)
+			case stalled < stalls && (stoodStill(time.Since(set), wait) || s.unread()):
+				stalled++
+				again(s.quiet)
+			default:
 				return nil
 			}
-			timer.Reset(s.quiet - silent)
 		}
 	}
+}
+
+// stoodStill says whether this process was not run for some time while it waited for d: what was to come meanwhile may
+// not have, and that is no quiet.
+func stoodStill(took, d time.Duration) bool { return took > d+d/10+10*time.Millisecond }
+
+// unread says whether a datagram lies in the socket.
+func (s *UDPSink) unread() bool {
+	var next int
+	err := control(s.conn, func(fd int) (err error) {
+		next, err = unix.IoctlGetInt(fd, unix.TIOCINQ)
+		return err
+	})
+	return err == nil && next > 0
 }
 
 func (s *UDPSink) result(sent Sent) Result {

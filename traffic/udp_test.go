@@ -362,12 +362,13 @@ func TestUDPFinishCancelled(t *testing.T) {
 
 func TestUDPErrors(t *testing.T) {
 	t.Parallel()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	// A socket that is connected to another one takes from nobody else, and nobody else takes its port.
+	conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer conn.Close()
 	to := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	conn.Close()
 	sent, err := UDPSource{To: to, FrameSize: 100, Rate: 8e6, Duration: 5 * time.Second}.Run(t.Context())
 	if !errors.Is(err, ErrRefused) || sent.Refused == 0 {
 		t.Errorf("nobody listens: %v, %d refused", err, sent.Refused)
@@ -469,8 +470,13 @@ func TestUDPAllocates(t *testing.T) { // not parallel: it counts allocations
 // TestUDPQuiet: each arrival begins the quiet time anew, and a flow that stays quiet ends after it and no later.
 func TestUDPQuiet(t *testing.T) {
 	t.Parallel()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	synctest.Test(t, func(t *testing.T) {
-		s := &UDPSink{clock: newClock(), quiet: time.Second, reader: make(chan struct{}), all: make(chan struct{}), expected: 100}
+		s := &UDPSink{clock: newClock(), quiet: time.Second, conn: conn, reader: make(chan struct{}), all: make(chan struct{}), expected: 100}
 		begin := time.Now()
 		go func() {
 			for range 5 {
@@ -487,4 +493,41 @@ func TestUDPQuiet(t *testing.T) {
 			t.Errorf("it waited %v, want 5.5 s", d)
 		}
 	})
+}
+
+// TestUDPUnread: what lies in the socket has arrived, however long this process was not run to read it.
+func TestUDPUnread(t *testing.T) {
+	t.Parallel()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := net.DialUDP("udp4", nil, conn.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if _, err := out.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	const quiet = 10 * time.Millisecond
+	s := &UDPSink{clock: newClock(), quiet: quiet, conn: conn, raw: raw, reader: make(chan struct{}), all: make(chan struct{}), expected: 100}
+	ended := make(chan error, 1)
+	go func() { ended <- s.wait(t.Context()) }()
+	select {
+	case <-ended:
+		t.Fatal("it gave up a datagram that had arrived")
+	case <-time.After(10 * quiet):
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
