@@ -132,7 +132,9 @@ func TestHangup(t *testing.T) {
 	for _, ignored := range []bool{false, true} {
 		clean(t)
 		captures := t.TempDir()
-		c := command(t, "run", "pair", "--duration", "400ms", "--json", "--capture", captures)
+		// One that is to be interrupted does not end by itself before.
+		duration := map[bool]string{false: "1m", true: "400ms"}[ignored]
+		c := command(t, "run", "pair", "--duration", duration, "--json", "--capture", captures)
 		if ignored {
 			c.Args = append([]string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, testBinary(t)}, c.Args[1:]...)
 			c.Path = "/bin/sh"
