@@ -215,7 +215,13 @@ func TestSupervisorKilledAtAnyMoment(t *testing.T) {
 			for _, pid := range withArg(t, marks) {
 				killed = syscall.Kill(pid, syscall.SIGKILL) == nil || killed
 			}
-			return killed || len(launched) > 0
+			select {
+			case err := <-launched: // if a lab began after the look, its supervisor is still to be killed
+				launched <- err
+				return killed || err != nil
+			default:
+				return killed
+			}
 		})
 		err := <-launched
 		var start *StartError
