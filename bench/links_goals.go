@@ -57,10 +57,8 @@ func (w *WireGoals) Goals() []Goal {
 		most(fmt.Sprintf("%d idle wires, of one processor", w.IdleLinks), "%", percent, GoalIdleCPU, w.IdleCPU...),
 	}
 	for _, f := range w.Floods {
-		what := fmt.Sprintf("memory of a link of %g Mbit/s, %g ms, flooded with frames of %d bytes: ", f.Rate/mega, f.Delay, f.Frame)
-		goals = append(goals,
-			most(what+"rate × delay × 2", "MB", mega, float64(f.product()), float64(f.Memory)),
-			most(fmt.Sprintf("%s%d times what the model may hold", what, f.Most), "MB", mega, float64(f.Most*f.Bound), float64(f.Memory)))
+		what := fmt.Sprintf("memory of a link of %g Mbit/s, %g ms, flooded with frames of %d bytes: %s", f.Rate/mega, f.Delay, f.Frame, f.Of)
+		goals = append(goals, most(what, "MB", mega, float64(f.Most), float64(f.Memory)))
 	}
 	return goals
 }

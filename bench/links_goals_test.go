@@ -11,7 +11,7 @@ func reached() WireGoals {
 		Unshaped: []float64{1, 9e9, 9.5e9}, TCP: []float64{0.995}, UDP: []float64{1.005}, Air: Air{TCP: []float64{1.1e9}, Model: 1.2e9},
 		P50: []float64{80}, P99: []float64{300, 100, 900},
 		Loss: LossSeen{Packets: GoalLoss, Wanted: 0.01, Seen: 0.0101, Low: 0.0099, High: 0.0103}, IdleLinks: GoalIdleLinks, IdleCPU: []float64{0.04},
-		Floods: []Flood{{Frame: 5, Bound: 5, Most: 2, Memory: 2, Rate: 8, Delay: 1000}}, // a byte for each second
+		Floods: []Flood{{Most: 2, Memory: 2}},
 	}
 }
 
@@ -47,7 +47,6 @@ func TestGoals(t *testing.T) {
 		"more loss":      func(w *WireGoals) { w.Loss.Low = 0.01001 },
 		"idle":           func(w *WireGoals) { w.IdleCPU = []float64{0.051} },
 		"memory":         func(w *WireGoals) { w.Floods[0].Memory = 3 },
-		"memory, model":  func(w *WireGoals) { w.Floods[0].Memory, w.Floods[0].Rate = 11, 8e3 },
 	} {
 		w := reached()
 		spoil(&w)

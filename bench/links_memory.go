@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"time"
 
@@ -18,31 +19,29 @@ type Flood struct {
 	Delay  float64 `json:"delay_ms"`
 	Queue  int     `json:"queue_bytes"` // that the link has, of frames
 	Held   int     `json:"held_bytes"`  // of frames, by the model alone
-	Bound  int     `json:"bound_bytes"` // of Held: rate × delay × 2, the queue, and room for a burst
+	Bound  int     `json:"bound_bytes"` // of Held: rate × delay, the queue, and a frame
 	Memory int     `json:"memory_bytes"`
-	// Most is how many bytes of memory there may be for each of Bound: of a buffer of a power of two and of bookkeeping.
-	Most int `json:"most_memory_of_bound"`
+	// Most is how much memory is allowed, with bookkeeping and what the process has for the flow: Of.
+	Most int    `json:"most_memory_bytes"`
+	Of   string `json:"most_memory"`
 
 	shape topology.Shape
 }
 
-// floods are of large frames, and of the smallest that flows have, whose buffers are much larger than they are.
+// floods are of large frames over a long link, so that what a process has anyway counts little, and of the smallest that flows
+// have, beside which the bookkeeping does.
 func floods() []Flood {
-	const mtu, burst = 1500, 1 << 20
-	all := []Flood{
-		{Frame: mtu + 14, Most: 2, shape: topology.Shape{Rate: 100 * topology.Mbit, Delay: 100 * time.Millisecond}},
-		{Frame: 96 + 14, Most: 5, shape: topology.Shape{Rate: 10 * topology.Mbit, Delay: 500 * time.Millisecond}}, // at a rate that a sender makes of them
-	}
-	for i := range all {
-		f := &all[i]
+	const mtu, most = 1500, 4
+	large := Flood{Frame: mtu + 14, shape: topology.Shape{Rate: 200 * topology.Mbit, Delay: 500 * time.Millisecond}}
+	small := Flood{Frame: 96 + 14, shape: topology.Shape{Rate: 10 * topology.Mbit, Delay: 500 * time.Millisecond}} // at a rate that a sender makes of them
+	for _, f := range []*Flood{&large, &small} {
 		f.Rate, f.Delay, f.Queue = float64(f.shape.Rate), ms(f.shape.Delay), medium.Room(f.shape, mtu)
-		f.Bound = f.product() + f.Queue + burst
+		f.Bound = int(f.Rate/8*f.shape.Delay.Seconds()) + f.Queue + mtu + 14
 	}
-	return all
+	large.Most, large.Of = int(2*large.Rate/8*large.shape.Delay.Seconds()), "rate × delay × 2"
+	small.Most, small.Of = most*small.Bound, fmt.Sprintf("%d times what the model may hold", most)
+	return []Flood{large, small}
 }
-
-// product is what a link is meant to be bounded by: rate × delay × 2, in bytes.
-func (f *Flood) product() int { return int(2 * f.Rate / 8 * f.Delay / 1e3) }
 
 // hold measures how much the model of the link holds.
 func (f *Flood) hold() {

@@ -397,7 +397,7 @@ func shapeFields[T any](at func(*T) *Shape) []field[T] {
 	return []field[T]{
 		key("rate", "Bit rate in each direction; default: unshaped.", rateForm(), func(t *T) *Rate { return &at(t).Rate }),
 		key("rate_trace", "In place of a rate: times and their rates, over and over.", traceForm("rate_trace", stepForm(), maxTrace, ParseRateTrace), func(t *T) *[]RateStep { return &at(t).RateTrace }),
-		key("queue", "Of what waits for the rate; default: 20 ms at the rate and what comes in twice the delay.", queueForm(), func(t *T) *Queue { return &at(t).Queue }),
+		key("queue", "Of what waits for the rate; default: 24 ms at the rate, or 0.7 of the delay if that is longer.", queueForm(), func(t *T) *Queue { return &at(t).Queue }),
 		key("delay", "One way, added to what the length of a fibre gives.", timeForm(), func(t *T) *time.Duration { return &at(t).Delay }),
 		key("jitter", "Standard deviation of the delay.", timeForm(), func(t *T) *time.Duration { return &at(t).Jitter }),
 		key("distribution", "Of the delay; default normal.", text[string](enum(distributions())), func(t *T) *string { return &at(t).Distribution }),

@@ -8,7 +8,7 @@ import (
 )
 
 // Queue holds the packets of a direction that wait for its rate. The zero value is a drop-tail queue of the default size:
-// 20 ms at the rate and what comes in twice the delay.
+// 24 ms at the rate, or 0.7 of the delay if that is longer.
 type Queue struct {
 	Kind  string        // DropTail (the default) or CoDel
 	Bytes uint64        // how much it holds at most, in bytes of Ethernet frame without checksum; 0: as Time says

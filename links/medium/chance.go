@@ -2,6 +2,7 @@ package medium
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"pqlab/topology"
@@ -16,6 +17,8 @@ type chance struct {
 	chain  topology.GilbertElliott
 	bad    bool            // the chain's state
 	varies []time.Duration // what is added to the delay, with equal probability each; nil: nothing
+	least  time.Duration   // delay: the part that all packets have; none where some skip it, which they do before the rate
+	most   time.Duration   // delay
 	losses []int           // loss trace: so many pass, so many are lost …
 	run    int             // in losses
 	passed int             // packets of that run
@@ -31,6 +34,13 @@ type draw struct {
 
 func newChance(s topology.Shape, seed uint64) chance {
 	c := chance{words: rand.NewPCG(seed, 0), random: s.Random(), shape: s, chain: s.Chain(), varies: variations(s), losses: s.LossTrace}
+	c.least, c.most = s.Delay, s.Delay
+	if len(c.varies) > 0 {
+		c.least, c.most = max(0, s.Delay+slices.Min(c.varies)), max(0, s.Delay+slices.Max(c.varies))
+	}
+	if s.Reordering > 0 {
+		c.least = 0
+	}
 	if start := unit(c.words.Uint64()); c.chain.P > 0 {
 		c.bad = start < c.chain.P/(c.chain.P+c.chain.R) // as after many packets
 	}

@@ -8,8 +8,10 @@ import (
 	"pqlab/topology"
 )
 
-// direction is what a link does to the packets of one sender. A packet's fate is decided when it enters; then it is
-// delayed, and then it waits in the queue to be sent at the rate. (netem has the same order in package links.)
+// direction is what a link does to the packets of one sender. A packet's fate is decided when it enters. Then its delay
+// passes that others may not have, then it waits in the queue to be sent at the rate, and then what is left of its delay
+// passes, which all have. A link whose delay is always the same so drops what finds no room at once, and only what the rate
+// lets pass is on its way; the times at which packets come are those of a link that delays first, as netem in package links.
 type direction struct {
 	mtu     int
 	seed    uint64
@@ -17,19 +19,20 @@ type direction struct {
 	outages []topology.Outage
 	began   time.Duration // the shape
 	ordered bool
-	line    line          // being delayed
-	lastDue time.Duration // of those that were
-	front   fifo          // waiting for the rate before all others: they were reordered
+	varied  line          // in the part of the delay that varies
+	lastIn  time.Duration // when the last of them is, or was, through it
+	front   queue         // waiting for the rate before all others: they were reordered
 	queue   queue
 	pace    pace
 	sending *Packet // nil: nothing
-	waited  bool    // sending was in the queue
+	from    *queue  // that sending was in
 	unsent  uint64  // bits of sending, at the time since
 	since   time.Duration
-	sent    time.Duration // when nothing of it will be left
-	most    int           // bytes that it may hold
-	held    int
-	entered uint64 // packets
+	sent    time.Duration              // when nothing of it will be left
+	last    line                       // sent, in the part of the delay that all have
+	lastOut time.Duration              // when the last of them comes, or came
+	most    struct{ varied, last int } // bytes that these may hold
+	entered uint64                     // packets
 	out     []*Packet
 	count   Counters
 	free    []*Packet
@@ -48,6 +51,7 @@ func (d *direction) set(now time.Duration, s topology.Shape) {
 	d.ordered, d.outages, d.began = !s.Unordered, s.Outages, now
 	d.repace(now, newPace(s, now))
 	d.queue.room = Room(s, d.mtu)
+	d.front.room = d.queue.room
 	if s.Queue.Kind != topology.CoDel {
 		d.queue.codel = nil
 	} else {
@@ -58,12 +62,10 @@ func (d *direction) set(now time.Duration, s topology.Shape) {
 		c.target, c.interval = s.Queue.Control()
 		d.queue.codel = &c
 	}
-	var longest time.Duration
-	for _, v := range d.chance.varies {
-		longest = max(longest, v)
-	}
-	if d.most = inFlight(d.pace.fastest(), s.Delay+longest); !d.pace.none() {
-		d.most += d.queue.room
+	fastest := d.pace.fastest()
+	d.most.varied = inFlight(fastest, d.chance.most-d.chance.least)
+	if d.most.last = math.MaxInt; d.pace.none() { // a rate lets no more pass
+		d.most.last = inFlight(fastest, d.chance.least)
 	}
 }
 
@@ -93,20 +95,23 @@ func (d *direction) isOut(now time.Duration) bool {
 
 const (
 	header = 14 // bytes that a frame has above the MTU, as they are counted
-	// A queue holds what the rate brings in that time, as those of package links do: 20 ms, and the 4 ms of a token
-	// bucket.
+	// roomTime is the queue of a short link, as those of package links have it: 20 ms, and the 4 ms of a token bucket.
 	roomTime = 24 * time.Millisecond
+	// roomDelay is the queue of a long link, of what is on its way over it. With that, and what packets take besides their
+	// length, a link has memory for no more than twice what is on its way. After a loss CUBIC goes on with 0.7 of what was on its
+	// way and in the queue (RFC 9438, section 4.6): with 0.95 of what fills a link whose way back is as long.
+	roomDelay = 0.7
 	// unlimited stands for the rate of a link that has none, where it is about memory.
 	unlimited = 20 * topology.Gbit
 	// mostHeld are bytes: what a link without a rate holds however long its delay.
 	mostHeld = 512 << 20
 )
 
-// Room is the size of a shape's queue in bytes: what the topology says, or what the rate brings in 24 ms and in twice the
-// delay. TCP has so much on its way over a link that with less it would leave the link idle after a loss.
+// Room is the size of a shape's queue in bytes: what the topology says, or what the rate brings in 24 ms, or in 0.7 of
+// the delay if that is longer.
 func Room(s topology.Shape, mtu int) int {
 	perSecond := float64(s.MeanRate()) / 8
-	room := max(perSecond*roomTime.Seconds(), perSecond*0.02+4000, perSecond*0.02+float64(mtu+header)) + 2*s.Delay.Seconds()*perSecond
+	room := max(perSecond*roomTime.Seconds(), perSecond*0.02+4000, perSecond*0.02+float64(mtu+header), perSecond*roomDelay*s.Delay.Seconds())
 	switch {
 	case s.Queue.Bytes > 0:
 		room = float64(s.Queue.Bytes)
@@ -118,7 +123,8 @@ func Room(s topology.Shape, mtu int) int {
 	return int(min(max(room, float64(mtu+header)), math.MaxUint32)) // one frame is being sent
 }
 
-// inFlight is how many bytes may be on their way: twice what the rate brings in the delay, and something for a burst.
+// inFlight is how many bytes may be in a delay, if nothing before it keeps them to the rate: twice what the rate brings, and
+// something for a burst.
 func inFlight(fastest topology.Rate, delay time.Duration) int {
 	const burst = 1 << 20
 	if fastest == 0 {
@@ -161,58 +167,81 @@ func (d *direction) meet(now time.Duration, p Packet, fate draw) {
 	if d.isOut(now) {
 		p.Fate = LostOutage
 	}
-	if !p.Fate.Lost() && d.held+p.Size > d.most {
-		p.Fate = LostQueue
-	}
 	q := d.hold(p)
 	switch {
 	case p.Fate.Lost():
 		d.emit(now, q)
 	case fate.reordered:
 		d.count.Reordered++
-		if d.front.push(q); d.sending == nil {
-			d.send(now)
-		}
+		d.wait(now, &d.front, q)
 	default:
-		due := now + fate.delay
+		q.rest = d.chance.least
+		due := now + fate.delay - q.rest
 		if d.ordered {
-			due = max(due, d.lastDue)
+			due = max(due, d.lastIn)
 		}
-		d.lastDue = max(due, d.lastDue)
-		if due > now {
-			d.line.push(due, q)
-		} else {
+		d.lastIn = max(due, d.lastIn)
+		switch {
+		case due <= now:
 			d.arrive(now, q)
+		case d.varied.bytes+q.Size > d.most.varied:
+			d.lose(now, q)
+		default:
+			d.varied.push(due, q)
 		}
 	}
 }
 
-// arrive lets a packet whose delay is over wait for the rate.
+// lose gives out a packet for which there is no room.
+func (d *direction) lose(now time.Duration, p *Packet) {
+	p.Fate = LostQueue
+	d.emit(now, p)
+}
+
+// arrive lets a packet wait for the rate.
 func (d *direction) arrive(now time.Duration, p *Packet) {
-	switch {
-	case d.sending == nil && d.pace.none():
-		d.emit(now, p)
-		return
-	case !d.queue.fits(p.Size):
-		p.Fate = LostQueue
-		d.emit(now, p)
+	if d.sending == nil && d.pace.none() {
+		d.leave(now, p)
+	} else {
+		d.wait(now, &d.queue, p)
+	}
+}
+
+// wait puts a packet into a queue.
+func (d *direction) wait(now time.Duration, q *queue, p *Packet) {
+	if !q.fits(p.Size) {
+		d.lose(now, p)
 		return
 	}
-	if d.queue.put(now, p); d.sending == nil {
+	if q.put(now, p); d.sending == nil {
 		d.send(now)
+	}
+}
+
+// leave lets the rest of the delay of a packet pass that was sent.
+func (d *direction) leave(now time.Duration, p *Packet) {
+	due := now + p.rest
+	if d.ordered {
+		due = max(due, d.lastOut)
+	}
+	d.lastOut = max(due, d.lastOut)
+	switch {
+	case due <= now:
+		d.emit(now, p)
+	case d.last.bytes+p.Size > d.most.last:
+		d.lose(now, p)
+	default:
+		d.last.push(due, p)
 	}
 }
 
 // send begins to send the next packet, if there is one. The line is idle.
 func (d *direction) send(now time.Duration) {
-	if d.waited = d.front.len() == 0; d.waited {
-		d.sending = d.queue.take(now, func(p *Packet) {
-			p.Fate = LostQueue
-			d.emit(now, p)
-		})
-	} else {
-		d.sending = d.front.pop()
+	d.from = &d.front
+	if d.front.len() == 0 {
+		d.from = &d.queue
 	}
+	d.sending = d.from.take(now, func(p *Packet) { d.lose(now, p) })
 	if d.sending != nil {
 		d.unsent, d.since = 8*uint64(d.sending.Size), now
 		d.sent = d.pace.send(now, d.unsent)
@@ -222,18 +251,20 @@ func (d *direction) send(now time.Duration) {
 // advance does all that happens until now.
 func (d *direction) advance(now time.Duration) {
 	for {
-		due, ok := d.line.first()
+		in, entering := d.varied.first()
+		out, leaving := d.last.first()
+		sending := d.sending != nil
 		switch {
-		case d.sending != nil && d.sent <= now && (!ok || d.sent <= due):
+		case leaving && out <= now && !(sending && d.sent < out) && !(entering && in < out):
+			d.emit(out, d.last.pop())
+		case sending && d.sent <= now && !(entering && in < d.sent):
 			p := d.sending
-			if d.waited {
-				d.queue.bytes -= p.Size
-			}
+			d.from.bytes -= p.Size
 			d.sending = nil
-			d.emit(d.sent, p)
+			d.leave(d.sent, p)
 			d.send(d.sent)
-		case ok && due <= now:
-			d.arrive(due, d.line.pop())
+		case entering && in <= now:
+			d.arrive(in, d.varied.pop())
 		default:
 			return
 		}
@@ -244,16 +275,18 @@ func (d *direction) next() (at time.Duration, ok bool) {
 	if len(d.out) > 0 {
 		return d.out[0].Due, true
 	}
-	at, ok = d.line.first()
+	at, ok = d.last.first()
+	if in, is := d.varied.first(); is && (!ok || in < at) {
+		at, ok = in, true
+	}
 	if d.sending != nil && (!ok || d.sent < at) {
-		return d.sent, true
+		at, ok = d.sent, true
 	}
 	return at, ok
 }
 
 // hold keeps a packet that has entered.
 func (d *direction) hold(p Packet) *Packet {
-	d.held += p.Size
 	if last := len(d.free) - 1; last >= 0 {
 		q := d.free[last]
 		d.free = d.free[:last]
@@ -266,14 +299,13 @@ func (d *direction) hold(p Packet) *Packet {
 // emit has a packet given out by the next leave.
 func (d *direction) emit(now time.Duration, p *Packet) {
 	p.Due = now
-	d.held -= p.Size
 	d.count.Count(*p)
 	d.out = append(d.out, p)
 }
 
 // recycle forgets what was given out.
 func (d *direction) recycle() {
-	const spare = 1024
+	const spare = 256
 	for _, p := range d.out {
 		if *p = (Packet{}); len(d.free) < spare {
 			d.free = append(d.free, p)

@@ -1,6 +1,8 @@
 package medium
 
 import (
+	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -177,8 +179,8 @@ func TestEachComesOutOnce(t *testing.T) {
 			if c.Packets != n || c.Fates != fates[port] || c.Copies != copies[port] || c.Corrupted != corrupted[port] || len(seen[port]) != int(n) {
 				t.Errorf("port %d: %+v, want %d packets, %v, %d copies, %d corrupted", port, c, n, fates[port], copies[port], corrupted[port])
 			}
-			if d := l.directions[port]; d.held != 0 || d.queue.bytes != 0 {
-				t.Errorf("port %d: an empty link holds %d bytes, its queue %d", port, d.held, d.queue.bytes)
+			if d := l.directions[port]; d.varied.bytes != 0 || d.last.bytes != 0 || d.queue.bytes != 0 || d.front.bytes != 0 {
+				t.Errorf("port %d: an empty link holds %d + %d bytes, its queues %d + %d", port, d.varied.bytes, d.last.bytes, d.queue.bytes, d.front.bytes)
 			}
 		}
 	})
@@ -311,35 +313,81 @@ func TestNeverExceedsTheRate(t *testing.T) {
 	})
 }
 
-// The memory that a link takes is bounded, however much is sent over it.
+// The memory that a link takes is bounded, however much is sent over it; that of a link whose delay is always the same by
+// its queue and what the rate brings in the delay: rate × delay × 2, unless it is short.
 func TestHoldsNoMore(t *testing.T) {
 	t.Parallel()
+	const ms, size, burst = time.Millisecond, testMTU + header, 1 << 20
 	for _, s := range []topology.Shape{
-		{Delay: time.Second}, {Delay: time.Hour}, {Delay: 100 * time.Millisecond, Rate: 1e6},
-		{Delay: 100 * time.Millisecond, Rate: 1e8, Jitter: 50 * time.Millisecond, Distribution: "pareto"},
+		{Delay: time.Second}, {Delay: time.Hour},
+		{Delay: 30 * ms, Rate: 1e8}, {Delay: 100 * ms, Rate: 1e6}, {Delay: 100 * ms, Rate: 1e8}, {Delay: 50 * ms, Rate: 1e9}, {Delay: ms, Rate: 1e8},
+		{Delay: 100 * ms, RateTrace: []topology.RateStep{{Length: 200 * ms, Rate: 5e7}, {Length: 100 * ms, Rate: 1e8}}},
+		{Delay: 100 * ms, Rate: 1e8, Jitter: 50 * ms, Distribution: "pareto"},
+		{Delay: 100 * ms, Rate: 1e8, Jitter: 10 * ms, Distribution: "uniform"},
+		{Delay: 100 * ms, Rate: 1e8, Reordering: 0.5},
 		{Rate: 1e6, Queue: topology.Queue{Bytes: 5000}},
 	} {
 		l := newTest(s)
 		d := l.directions[0]
-		most := 0
-		for i := range 500_000 {
-			l.Enter(time.Duration(i)*time.Nanosecond, 0, Packet{Size: 1514, Frames: 1})
-			most = max(most, d.held)
-			if i%1000 == 0 {
-				l.Leave(time.Duration(i)*time.Nanosecond, func(int, Packet) {})
-			}
+		rate := float64(d.pace.fastest())
+		held, most := 0, 0
+		send := func(now time.Duration) {
+			l.Enter(now, 0, Packet{Size: size, Frames: 1})
+			held += size
+			l.Leave(now, func(_ int, p Packet) { held -= p.Size })
+			most = max(most, held)
 		}
-		bound := 2*s.Delay.Seconds()*float64(s.Rate)/8 + float64(Room(s, testMTU)) + 1<<20
+		gap := time.Nanosecond // a second at three times the rate, or a burst
+		if rate > 0 {
+			gap = time.Duration(size * 8 / (3 * rate) * 1e9)
+		}
+		for now := time.Duration(0); now < time.Second && l.Counters(0).Packets < 500_000; now += gap {
+			send(now)
+		}
+		perDelay := rate / 8 * s.Delay.Seconds()
+		bound := perDelay + float64(Room(s, testMTU)) + size
 		switch {
-		case s.Rate == 0:
-			bound = mostHeld + 1<<20
+		case rate == 0:
+			bound = mostHeld + burst
 		case s.Jitter > 0:
-			bound *= 6 // pareto's tail
+			bound += 2*rate/8*(d.chance.most-d.chance.least).Seconds() + burst
+		case s.Reordering > 0:
+			bound = 2*perDelay + burst + 2*float64(Room(s, testMTU)) // all of it passes before the rate, and what skips it has a queue
+		case s.Delay >= 30*ms && bound > 2*perDelay && len(s.RateTrace) == 0:
+			t.Errorf("%v may hold %.0f bytes, and is to hold %.0f at most", s, bound, 2*perDelay)
 		}
 		if float64(most) > bound || l.Counters(0).Fates[LostQueue] == 0 {
 			t.Errorf("%v holds %d bytes, may %.0f; %d did not fit", s, most, bound, l.Counters(0).Fates[LostQueue])
 		}
 	}
+}
+
+// A delay that is always the same changes no packet's fate, only when it comes, whether it passes before the rate or after it.
+func TestDelayOnlyDelays(t *testing.T) {
+	t.Parallel()
+	shapes(t, func(t *testing.T, r *rand.Rand, s topology.Shape) {
+		s.Jitter, s.Distribution, s.Table, s.Reordering, s.Delay = 0, "", nil, 0, 0
+		if s.Queue.Bytes == 0 && s.Queue.Time == 0 {
+			s.Queue.Bytes = uint64(Room(s, testMTU))
+		}
+		sends := somehow(r, 1000, 50*time.Microsecond)
+		at := func(delay time.Duration) map[string]int {
+			s.Delay = delay
+			all := map[string]int{}
+			for _, p := range drive(t, newTest(s), sends) {
+				due := p.Due
+				if !p.Fate.Lost() {
+					due -= delay
+				}
+				all[fmt.Sprint(p.From, p.Number, p.Copy, p.Fate, p.Flip, due)]++
+			}
+			return all
+		}
+		delay := time.Duration(r.Int64N(int64(time.Second)))
+		if a, b := at(0), at(delay); !maps.Equal(a, b) {
+			t.Errorf("%v: %v of delay changes fates", s, delay)
+		}
+	})
 }
 
 // What bounds memory decides on no packet's fate before a link gets some megabytes more than it passes: the queue does. For that it
@@ -357,7 +405,8 @@ func TestQueueDecides(t *testing.T) {
 				lost := func(bounded bool) (fates []bool, total int) {
 					l := newTest(s)
 					if !bounded {
-						l.directions[0].most = math.MaxInt
+						d := l.directions[0]
+						d.most.varied, d.most.last = math.MaxInt, math.MaxInt
 					}
 					r := rand.New(rand.NewPCG(7, 8))
 					const packets = 5000

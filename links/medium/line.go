@@ -7,6 +7,7 @@ import "time"
 type line struct {
 	heap   []waiting
 	pushed uint64
+	bytes  int // of its packets
 }
 
 type waiting struct {
@@ -27,6 +28,7 @@ func (l *line) first() (at time.Duration, ok bool) {
 func (l *line) push(at time.Duration, p *Packet) {
 	l.heap = append(l.heap, waiting{at, l.pushed, p})
 	l.pushed++
+	l.bytes += p.Size
 	for i := len(l.heap) - 1; i > 0; {
 		up := (i - 1) / 2
 		if !l.heap[i].before(l.heap[up]) {
@@ -40,6 +42,7 @@ func (l *line) push(at time.Duration, p *Packet) {
 // pop takes the first.
 func (l *line) pop() *Packet {
 	p := l.heap[0].p
+	l.bytes -= p.Size
 	last := len(l.heap) - 1
 	l.heap[0], l.heap[last] = l.heap[last], waiting{}
 	l.heap = l.heap[:last]

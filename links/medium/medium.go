@@ -18,13 +18,13 @@ type Packet struct {
 	From    int           // port that it entered by
 	Number  uint64        // among those that entered there, from 0; a copy has that of the packet it was made of
 	Entered time.Duration // when
-	Due     time.Duration // when it came out or was lost, in virtual time, however late Leave was called
+	Due     time.Duration // when it came out or was lost, in virtual time, however late Leave was called; until then, when it came into a queue
+	Flip    int           // bit of the frame that is to be turned over, counted from 1: bit (Flip-1)%8 of byte (Flip-1)/8; 0: none
 	Fate    Fate
 	Copy    bool // it was made by duplication; its Data is its own
-	Flip    int  // bit of the frame that is to be turned over, counted from 1: bit (Flip-1)%8 of byte (Flip-1)/8; 0: none
 
-	queued time.Duration // when it came into the queue
-	to     int           // port that a Replay gives it out at
+	to   int16         // port that a Replay gives it out at
+	rest time.Duration // of its delay, for when it was sent
 }
 
 // Fate says what became of a packet. The zero value is Delivered.

@@ -18,7 +18,7 @@ func (q *queue) fits(size int) bool { return q.bytes+size <= q.room }
 
 // put adds a packet at the end.
 func (q *queue) put(now time.Duration, p *Packet) {
-	p.queued = now
+	p.Due = now
 	q.bytes += p.Size
 	q.push(p)
 }
@@ -88,7 +88,7 @@ func (c *codel) next(now time.Duration, q *queue) (p *Packet, drops bool) {
 	}
 	p = q.pop()
 	switch {
-	case now-p.queued < c.target || q.bytes-p.Size <= c.maxPacket:
+	case now-p.Due < c.target || q.bytes-p.Size <= c.maxPacket:
 		c.firstAbove = 0
 	case c.firstAbove == 0:
 		c.firstAbove = now + c.interval

@@ -376,7 +376,7 @@ func (r *Replay) Enter(now time.Duration, port int, p Packet) {
 
 // meet lets a packet have a fate of the trace.
 func (r *Replay) meet(now time.Duration, at *replayed, p Packet, f tracedFate, overtake bool) {
-	p.Fate, p.Flip, p.Due, p.to = f.fate, f.flip, now+f.delay, int(f.to)
+	p.Fate, p.Flip, p.Due, p.to = f.fate, f.flip, now+f.delay, f.to
 	if !f.fate.Lost() && !overtake {
 		p.Due = max(p.Due, at.last)
 		at.last = p.Due
@@ -393,7 +393,7 @@ func (r *Replay) Leave(now time.Duration, out func(port int, p Packet)) {
 		p := r.line.pop()
 		p.Due = at
 		r.ports[p.From].count.Count(*p)
-		to := p.to
+		to := int(p.to)
 		if p.Fate.Lost() {
 			to = Nowhere
 		}

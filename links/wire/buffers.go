@@ -2,31 +2,44 @@ package wire
 
 import "math/bits"
 
-// buffers are those of one wire's packets that are not in use. Their sizes double, so that a packet that is on its way
-// takes little more than twice its length at most. The zero value is empty.
+// buffers are those of one wire's packets that are not in use. There are four sizes up to each doubling, so that a packet that
+// is on its way takes a quarter more than its length at most, if it is of 128 bytes or more; a frame of 1514 bytes 1536. The
+// zero value is empty.
 type buffers struct {
 	free [classes][][]byte
+	kept int // bytes
 }
 
 const (
-	smallest = 256
-	classes  = 9
+	smallest = 128
+	classes  = 38
 	// biggest is for what a read may give: a little more than 64 KiB.
 	biggest = 66 << 10
 
-	// spare is how many bytes of each size are kept.
-	spare = 1 << 20
+	// spare is how many bytes are kept.
+	spare = 512 << 10
 )
 
 func sizeOf(class int) int {
-	if class == classes-1 {
+	switch class {
+	case 0:
+		return smallest
+	case classes - 1:
 		return biggest
 	}
-	return smallest << class
+	doubled, quarter := smallest<<((class-1)/4), (class-1)%4+1
+	return doubled + doubled/4*quarter
 }
 
 // classOf is the smallest class whose buffers hold n bytes, of at most biggest.
-func classOf(n int) int { return min(max(bits.Len(uint(n-1)/smallest), 0), classes-1) }
+func classOf(n int) int {
+	if n <= smallest {
+		return 0
+	}
+	doublings := bits.Len(uint(n-1)) - bits.Len(uint(smallest))
+	doubled := smallest << doublings
+	return 1 + 4*doublings + (n-1-doubled)/(doubled/4)
+}
 
 // get gives a buffer of n bytes, of 1 to biggest, with anything in it.
 func (b *buffers) get(n int) []byte {
@@ -35,6 +48,7 @@ func (b *buffers) get(n int) []byte {
 		buf := b.free[c][last]
 		b.free[c][last] = nil
 		b.free[c] = b.free[c][:last]
+		b.kept -= sizeOf(c)
 		return buf[:n]
 	}
 	return make([]byte, n, sizeOf(c))
@@ -45,7 +59,8 @@ func (b *buffers) put(buf []byte) {
 	if cap(buf) == 0 || cap(buf) > biggest {
 		return
 	}
-	if c := classOf(cap(buf)); cap(buf) == sizeOf(c) && len(b.free[c]) < spare/sizeOf(c) {
+	if c := classOf(cap(buf)); cap(buf) == sizeOf(c) && b.kept+sizeOf(c) <= spare {
 		b.free[c] = append(b.free[c], buf[:0])
+		b.kept += sizeOf(c)
 	}
 }
