@@ -118,7 +118,7 @@ func (notCarried) Is(target error) bool { return target == ErrNotCarried }
 // exchangeError is the error of an exchange, ErrNotCarried if the peer was not reached or did not answer in time.
 func exchangeError(ctx context.Context, err error) error {
 	var timeout net.Error
-	silent := errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, exchange.Timeout) ||
+	silent := errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, exchange.Timeout) || errors.Is(err, strongswan.ErrSilent) ||
 		errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
 	if silent && ctx.Err() == nil {
 		return notCarried{err}

@@ -71,7 +71,7 @@ func (s *Server) byCharon(ctx context.Context, name string,
 	}
 	x, spis, err := how(d, ctx, name)
 	if err != nil {
-		return keying.Report{}, err
+		return keying.Report{}, exchangeError(ctx, err)
 	}
 	return *reportOfIKE(name, true, spis, x), nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/ipsec/strongswan"
 	"pqlab/pqc/exchange"
 	"pqlab/traffic"
 )
@@ -245,6 +246,8 @@ func TestExchangeError(t *testing.T) {
 		"no route":            {t.Context(), &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}, true},
 		"no answer":           {t.Context(), fmt.Errorf("key exchange: %w", context.DeadlineExceeded), true},
 		"silence":             {t.Context(), &exchange.Error{Alert: exchange.Timeout, Remote: true}, true},
+		"silence of IKE":      {t.Context(), fmt.Errorf("tunnel t: %w", strongswan.ErrSilent), true},
+		"charon has ended":    {t.Context(), strongswan.ErrEnded, false},
 		"nobody listens":      {t.Context(), &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, false},
 		"untrusted":           {t.Context(), exchange.ErrUntrusted, false},
 		"nobody waits for it": {ended, context.DeadlineExceeded, false},

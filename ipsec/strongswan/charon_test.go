@@ -86,6 +86,13 @@ func TestCharon(t *testing.T) {
 				t.Errorf("%s is %s, want %s", key, got, want)
 			}
 		}
+		// Nobody is there to answer, as where the way between the ends is dead. What charon does not know it refuses at once.
+		if err := d.initiate(t.Context(), "t", 700*time.Millisecond); !errors.Is(err, ErrSilent) {
+			t.Errorf("a peer that is not there: %v", err)
+		}
+		if err := d.initiate(t.Context(), "unknown", time.Minute); !errors.Is(err, vici.ErrRefused) || errors.Is(err, ErrSilent) {
+			t.Errorf("a tunnel that is not there: %v", err)
+		}
 		if _, err := os.Stat(configFile); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("charon's files are seen outside: %v", err)
 		}

@@ -34,6 +34,8 @@ var (
 	ErrEnded = errors.New("charon has ended")
 	// ErrTrusted: a tunnel knows its peer already.
 	ErrTrusted = errors.New("its peer is known already")
+	// ErrSilent: the peer did not answer in time.
+	ErrSilent = errors.New("the peer does not answer")
 	// ErrDown: a tunnel that is not keyed.
 	ErrDown = errors.New("it has no keys")
 )
@@ -278,7 +280,7 @@ func (d *Daemon) Trust(ctx context.Context, name string, peer []byte) error {
 	return nil
 }
 
-// Establish keys a tunnel from this end, unless it is keyed already.
+// Establish keys a tunnel from this end, unless it is keyed already. It is ErrSilent if the peer does not answer.
 func (d *Daemon) Establish(ctx context.Context, name string) (Exchange, ipsec.SPIPair, error) {
 	d.mu.Lock()
 	t, err := d.find(name)
@@ -295,17 +297,10 @@ func (d *Daemon) Establish(ctx context.Context, name string) (Exchange, ipsec.SP
 	if err != nil {
 		return Exchange{}, ipsec.SPIPair{}, fmt.Errorf("tunnel %s: %w", name, err)
 	}
-	var said []string
-	limit := 2 * t.Deadline
-	m := new(vici.Message)
-	m.Set("ike", name)
-	m.Set("child", name)
-	m.Set("timeout", fmt.Sprint(limit.Milliseconds()))
-	m.Set("loglevel", "1")
-	_, err = d.client.Stream(ctx, "initiate", "control-log", m, func(m *vici.Message) { said = append(said, m.Value("msg")) })
+	err = d.initiate(ctx, name, 2*t.Deadline)
 	took := time.Since(began)
 	if err != nil {
-		return Exchange{}, ipsec.SPIPair{}, fmt.Errorf("tunnel %s: %w; it says: %s", name, errors.Join(err, d.abandon(ctx, name)), strings.Join(said[max(0, len(said)-3):], "; "))
+		return Exchange{}, ipsec.SPIPair{}, fmt.Errorf("tunnel %s: %w", name, err)
 	}
 	if err := d.wait(ctx, name, func(t *tunnel) bool { return t.up }); err != nil {
 		return Exchange{}, ipsec.SPIPair{}, err
@@ -315,6 +310,26 @@ func (d *Daemon) Establish(ctx context.Context, name string) (Exchange, ipsec.SP
 	x, err := d.exchanged(t, before)
 	x.Took = took
 	return x, ipsec.SPIPair{In: t.in, Out: t.out}, err
+}
+
+// initiate has charon key a tunnel within limit. If the peer has not answered until then, or for so long that charon gives up,
+// it is ErrSilent: charon's answer to the command has no other sign of that than its text.
+func (d *Daemon) initiate(ctx context.Context, name string, limit time.Duration) error {
+	var said []string
+	m := new(vici.Message)
+	m.Set("ike", name)
+	m.Set("child", name)
+	m.Set("timeout", fmt.Sprint(limit.Milliseconds()))
+	m.Set("loglevel", "1")
+	began := time.Now()
+	_, err := d.client.Stream(ctx, "initiate", "control-log", m, func(m *vici.Message) { said = append(said, m.Value("msg")) })
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, vici.ErrRefused) && time.Since(began) >= min(limit, persistence) {
+		err = fmt.Errorf("%w: %w", ErrSilent, err)
+	}
+	return fmt.Errorf("%w; it says: %s", errors.Join(err, d.abandon(ctx, name)), strings.Join(said[max(0, len(said)-3):], "; "))
 }
 
 // begin notes where an exchange begins. The lock is held.

@@ -38,7 +38,7 @@ const (
 )
 
 // daemonConfig is strongswan.conf. Nothing is read from anywhere else. Log level 1 tells what happens and no secrets. Lost
-// messages are repeated after half a second, then ever later, for half a minute.
+// messages are repeated after half a second, then ever later.
 var daemonConfig = fmt.Sprintf(`charon-systemd {
   load = random nonce openssl kdf pem pkcs1 pkcs8 pubkey kernel-netlink socket-default vici
   install_routes = no
@@ -46,9 +46,9 @@ var daemonConfig = fmt.Sprintf(`charon-systemd {
   keep_alive = 0
   replay_window = %d
   delete_rekeyed_delay = %d
-  retransmit_timeout = 0.5
-  retransmit_base = 1.8
-  retransmit_tries = 6
+  retransmit_timeout = %g
+  retransmit_base = %g
+  retransmit_tries = %d
   journal {
     default = -1
   }
@@ -65,7 +65,15 @@ var daemonConfig = fmt.Sprintf(`charon-systemd {
     }
   }
 }
-`, replayWindow, ipsec.DefaultGrace/time.Second, viciSocket)
+`, replayWindow, ipsec.DefaultGrace/time.Second, firstWait.Seconds(), waitGrowth, repetitions, viciSocket)
+
+// How charon repeats a message that is not answered, and how long it waits in all before it gives up.
+const (
+	firstWait   = 500 * time.Millisecond
+	waitGrowth  = 1.8
+	repetitions = 6
+	persistence = 37 * time.Second // firstWait (1 + waitGrowth + waitGrowth² + … + waitGrowth⁶), less the fraction
+)
 
 // replayWindow in packets is that of the other dataplanes.
 const replayWindow = 4096

@@ -1,15 +1,23 @@
 package strongswan
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
+	"io"
+	"math"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pqlab/ipsec"
+	"pqlab/ipsec/strongswan/vici"
 )
 
 func policy() ipsec.Policy {
@@ -129,4 +137,82 @@ func TestLogbook(t *testing.T) {
 	if got := new(logbook).last(3); got != "" {
 		t.Errorf("last lines of nothing %q", got)
 	}
+}
+
+// fake answers an initiate after a time, as charon does: with success or not.
+func fake(after time.Duration, success, errmsg string) vici.Client {
+	return vici.Client{Dial: func() (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			take := func() []byte {
+				var size [4]byte
+				if _, err := io.ReadFull(theirs, size[:]); err != nil {
+					return nil
+				}
+				b := make([]byte, binary.BigEndian.Uint32(size[:]))
+				if _, err := io.ReadFull(theirs, b); err != nil {
+					return nil
+				}
+				return b
+			}
+			give := func(b []byte) {
+				_, _ = theirs.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)) // nobody may wait for it any more
+			}
+			for b := take(); b != nil; b = take() {
+				switch {
+				case b[0] == 3: // an event is asked for
+					give([]byte{5})
+				case bytes.Contains(b, []byte("initiate")):
+					time.Sleep(after)
+					fallthrough
+				default:
+					answer := "\x01\x03\x07success\x00" + string(rune(len(success))) + success + "\x03\x06errmsg\x00" + string(rune(len(errmsg))) + errmsg
+					give([]byte(answer))
+				}
+			}
+		}()
+		return ours, nil
+	}}
+}
+
+// A peer that does not answer is told from one that refuses.
+func TestInitiate(t *testing.T) {
+	t.Parallel()
+	var waited float64
+	for i := range repetitions + 1 {
+		waited += firstWait.Seconds() * math.Pow(waitGrowth, float64(i))
+	}
+	gives := time.Duration(waited * float64(time.Second))
+	if gives < persistence || gives > persistence+time.Second {
+		t.Errorf("charon waits for %v, and is taken to wait for %v", gives, persistence)
+	}
+	for name, tt := range map[string]struct {
+		after, limit time.Duration
+		success      string
+		ok, silent   bool
+	}{
+		"keyed":           {time.Second, 10 * time.Second, "yes", true, false},
+		"refused":         {time.Second, 10 * time.Second, "no", false, false},
+		"silent":          {10 * time.Second, 10 * time.Second, "no", false, true},
+		"charon gives up": {gives, time.Hour, "no", false, true},
+		"refused, late":   {20 * time.Second, time.Hour, "no", false, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &Daemon{client: fake(tt.after, tt.success, "why")}
+			err := d.initiate(t.Context(), "t", tt.limit)
+			if (err == nil) != tt.ok || errors.Is(err, ErrSilent) != tt.silent || !tt.ok && !errors.Is(err, vici.ErrRefused) {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		d := &Daemon{client: fake(time.Hour, "no", "why")}
+		if err := d.initiate(ctx, "t", 2*time.Minute); errors.Is(err, ErrSilent) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a caller who does not wait: %v", err)
+		}
+		time.Sleep(time.Hour) // what answers ends too
+	})
 }

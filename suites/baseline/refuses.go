@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"errors"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -73,6 +74,7 @@ func refuses(e testlab.Env) {
 		began := time.Now()
 		_, err := r.tunnel.Establish(ctx)
 		Expect(err).To(MatchError(ContainSubstring(tunnelName)))
+		Expect(errors.Is(err, agent.ErrNotCarried)).To(BeFalse(), "%v", err) // charon has ended, and the network is well
 		Expect(time.Since(began)).To(BeNumerically("<", testlab.Patience(10*time.Second)))
 		got, err := r.Send(ctx, r.Plan.Traffic[2], time.Second/4)
 		Expect(err).NotTo(HaveOccurred())
