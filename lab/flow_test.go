@@ -9,6 +9,7 @@ import (
 
 	"pqlab/agent"
 	"pqlab/topology"
+	"pqlab/traffic"
 )
 
 // A flow whose sink or relay is killed fails by that node's name, and is not the network's doing.
@@ -24,13 +25,7 @@ func TestSendKilled(t *testing.T) {
 				_, err := l.Send(t.Context(), l.Plan.Traffic[0], time.Hour)
 				ended <- err
 			}()
-			deadline := time.Now().Add(2 * time.Minute)
-			for busy := time.Duration(0); busy < 100*time.Millisecond; time.Sleep(time.Millisecond) {
-				var err error
-				if busy, err = l.Node("sink").CPU(t.Context()); err != nil || time.Now().After(deadline) {
-					t.Fatalf("no traffic: %v, %v", busy, err)
-				}
-			}
+			untilBusy(t, l.Node("sink"))
 			if err := l.Node(victim).process.Signal(syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
@@ -44,6 +39,48 @@ func TestSendKilled(t *testing.T) {
 				t.Error("the flow goes on")
 			}
 		})
+	}
+}
+
+// Of a flow whose link dies on the way the result tells what had been sent and received until then.
+func TestSendCut(t *testing.T) {
+	t.Parallel()
+	l := up(t, topology.New("x").Host("a").Host("b").Ethernet("a", "b", 500*topology.Mbit).TCP("a", "b"), Options{Shaper: "wire"})
+	type outcome struct {
+		traffic.Result
+		err error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		got, err := l.Send(t.Context(), l.Plan.Traffic[0], 15*time.Second)
+		ended <- outcome{got, err}
+	}()
+	untilBusy(t, l.Node("b"))
+	if err := l.Link("a-b").Set(func(s [2]topology.Shape) ([2]topology.Shape, error) {
+		s[0].Loss, s[1].Loss = 1, 1
+		return s, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got := <-ended
+	if !errors.Is(got.err, agent.ErrNotCarried) || got.Name != l.Plan.Traffic[0].Name || got.Received == 0 || got.Received >= got.Sent || len(got.Bins) == 0 {
+		t.Errorf("%+v, %v", got.Result, got.err)
+	}
+}
+
+// untilBusy returns when a node has taken some traffic.
+func untilBusy(t *testing.T, n *Node) {
+	t.Helper()
+	before, err := n.CPU(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
+		if now, err := n.CPU(t.Context()); err != nil || time.Now().After(deadline) {
+			t.Fatalf("no traffic: %v, %v", now, err)
+		} else if now-before >= 30*time.Millisecond {
+			return
+		}
 	}
 }
 

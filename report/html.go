@@ -54,7 +54,7 @@ const fewRows = 12
 // escaped; the lab's picture is embedded as an image, in which a browser runs and fetches nothing.
 func (r Result) WriteHTML(w io.Writer) error {
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"style": style, "rate": Rate, "sent": Flow.sent, "percent": percent, "around": around, "packets": func(n int64) string { return count(uint64(n)) }, "ms": millis, "us": micros, "at": moment, "count": count, "size": size, "join": strings.Join,
+		"style": style, "rate": Rate, "flowrate": Flow.rate, "asked": Flow.asked, "sent": Flow.sent, "percent": percent, "around": around, "packets": func(n int64) string { return count(uint64(n)) }, "ms": millis, "us": micros, "at": moment, "count": count, "size": size, "join": strings.Join,
 		"drops": dropsText, "few": func(n int) bool { return n <= fewRows }, "plain": plain, "short": func(s string) string { return shorten(plain(s), tableName) }, "inc": func(i int) int { return i + 1 },
 		"spi": func(n uint32) string { return fmt.Sprintf("0x%08x", n) },
 	}).Parse(pageText)
@@ -94,8 +94,8 @@ func figures(r Result) []figure {
 		var lost, sent uint64 // packets: TCP sends again what it loses
 		counted := false
 		var worst Flow // whose latency is
-		for _, f := range r.Traffic {
-			if num(f.BitsPerSecond) >= num(fastest.BitsPerSecond) {
+		for i, f := range r.Traffic {
+			if i == 0 || f.faster(fastest) {
 				fastest = f
 			}
 			if f.Unit != Bytes {
@@ -105,7 +105,7 @@ func figures(r Result) []figure {
 				worst = f
 			}
 		}
-		out = append(out, figure{Rate(fastest.BitsPerSecond), "throughput", fastest.way() + ", " + fastest.Proto})
+		out = append(out, figure{fastest.rate(), "throughput", fastest.way() + ", " + fastest.Proto})
 		if counted {
 			out = append(out, figure{count(lost), "packets lost", "of " + count(sent) + " of UDP"})
 		}

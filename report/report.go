@@ -114,15 +114,19 @@ type Drops struct {
 	Reasons map[string]uint64 `json:"reasons"`
 }
 
-// Flow is traffic, and what became of it. Package traffic documents the figures.
+// Flow is traffic, and what became of it. Package traffic documents the figures. A flow that the network did not carry has them
+// too, of what was sent and received until it was given up.
 type Flow struct {
-	Name          string   `json:"name,omitempty"`
-	From          string   `json:"from"`
-	To            string   `json:"to"`
-	Via           []string `json:"via,omitempty"`     // nodes that relayed it
-	Tunnels       []string `json:"tunnels,omitempty"` // that it passed
-	Proto         string   `json:"proto"`
-	Streams       int      `json:"streams"`
+	Name    string   `json:"name,omitempty"`
+	From    string   `json:"from"`
+	To      string   `json:"to"`
+	Via     []string `json:"via,omitempty"`     // nodes that relayed it
+	Tunnels []string `json:"tunnels,omitempty"` // that it passed
+	Proto   string   `json:"proto"`
+	Streams int      `json:"streams"`
+	Asked   Asked    `json:"asked"`
+	// Undelivered is why the flow did not come about, or did not arrive; empty if it did.
+	Undelivered   string   `json:"undelivered,omitempty"`
 	BitsPerSecond float64  `json:"bits_per_second"`
 	Unit          string   `json:"unit"` // of Sent and Received: "packets" (UDP), "bytes" (TCP)
 	Sent          uint64   `json:"sent"`
@@ -137,6 +141,13 @@ type Flow struct {
 	Start         float64  `json:"start_ms"`
 	Duration      float64  `json:"duration_ms"`
 	Bins          []Bin    `json:"bins,omitempty"`
+}
+
+// Asked is what a flow was to send.
+type Asked struct {
+	BitsPerSecond float64 `json:"bits_per_second"`      // of all streams together; 0: as fast as it goes
+	FrameSize     int     `json:"frame_size,omitempty"` // UDP, in bytes of IP packet; 0: the largest that fits the way
+	Duration      float64 `json:"duration_ms"`
 }
 
 // The units of a Flow.
@@ -160,6 +171,34 @@ func (f Flow) protocol() string {
 		return f.Proto + ", " + f.Congestion
 	}
 	return f.Proto
+}
+
+// rate is what arrived, if all is well.
+func (f Flow) rate() string {
+	if f.Undelivered != "" {
+		return "not delivered"
+	}
+	return Rate(f.BitsPerSecond)
+}
+
+// faster says whether a flow shows better what the lab carries.
+func (f Flow) faster(than Flow) bool {
+	if (f.Undelivered == "") != (than.Undelivered == "") {
+		return f.Undelivered == ""
+	}
+	return num(f.BitsPerSecond) >= num(than.BitsPerSecond)
+}
+
+// asked is what the flow was to send, in words: "1 Mbit/s, for 5 s".
+func (f Flow) asked() string {
+	rate := "as fast as it goes"
+	if f.Asked.BitsPerSecond > 0 {
+		rate = Rate(f.Asked.BitsPerSecond)
+	}
+	if f.Asked.FrameSize > 0 {
+		rate += fmt.Sprintf(", frames of %d bytes", f.Asked.FrameSize)
+	}
+	return rate + ", for " + millis(f.Asked.Duration)
 }
 
 // sent is an amount with its unit, where that is not packets.

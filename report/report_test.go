@@ -403,6 +403,48 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// A flow that was not delivered is told with what was asked of it and the reason, as such and not as a rate, and is not what
+// the lab is praised for.
+func TestUndelivered(t *testing.T) {
+	t.Parallel()
+	dead := Flow{
+		From: "c", To: "d", Proto: "udp", Unit: Packets, BitsPerSecond: 7e6, Sent: 412, Lost: 412, Undelivered: "no route to <host>",
+		Asked: Asked{BitsPerSecond: 3.5e6, FrameSize: 1234, Duration: 1500},
+	}
+	well := Flow{From: "a", To: "b", Proto: "tcp", Unit: Bytes, BitsPerSecond: 2e6, Sent: 5000, Received: 5000, Asked: Asked{Duration: 5000}}
+	for _, flows := range [][]Flow{{dead}, {dead, well}, {well, dead}} {
+		r := Result{Traffic: flows}
+		w := written(t, r)
+		for format, parts := range map[string][]string{
+			"text": {"not delivered"},
+			"html": {"not delivered", "no route to &lt;host&gt;", Rate(3.5e6) + ", frames of 1234 bytes, for " + millis(1500)},
+		} {
+			for _, want := range parts {
+				if !strings.Contains(w[format], want) {
+					t.Errorf("%s does not tell %q: %s", format, want, w[format])
+				}
+			}
+			if strings.Contains(w[format], Rate(7e6)) {
+				t.Errorf("%s tells a rate of what was not delivered", format)
+			}
+		}
+		if len(flows) == 2 && figures(r)[0].Value != Rate(2e6) {
+			t.Errorf("throughput %+v", figures(r)[0])
+		}
+		m := decode(t, Result{Traffic: []Flow{dead}})
+		for path, want := range map[string]any{
+			"traffic.undelivered": "no route to <host>", "traffic.asked.bits_per_second": 3.5e6, "traffic.asked.frame_size": 1234.0, "traffic.asked.duration_ms": 1500.0,
+		} {
+			if got, _ := at(m, path); got != want {
+				t.Errorf("%s is %v, want %v", path, got, want)
+			}
+		}
+	}
+	if _, ok := at(decode(t, Result{Traffic: []Flow{well}}), "traffic.undelivered"); ok {
+		t.Error("what was delivered has a reason why not")
+	}
+}
+
 // Captures are removed only if pqlab wrote them, and a directory with any other is foreign.
 func TestRemoveCaptures(t *testing.T) {
 	t.Parallel()

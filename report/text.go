@@ -56,7 +56,7 @@ func (r Result) WriteText(w io.Writer, dir string) error {
 			if f.Latency != nil {
 				p50, p99 = micros(f.Latency.P50), micros(f.Latency.P99)
 			}
-			row(f.way(), f.protocol(), fmt.Sprint(f.Streams), Rate(f.BitsPerSecond), f.sent(), count(f.Lost),
+			row(f.way(), f.protocol(), fmt.Sprint(f.Streams), f.rate(), f.sent(), count(f.Lost),
 				count(f.Reordered), p50, p99)
 		}
 		more(row, len(r.Traffic), "flows")

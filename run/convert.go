@@ -6,6 +6,7 @@ import (
 
 	"pqlab/ipsec"
 	"pqlab/ipsec/keying"
+	"pqlab/lab"
 	"pqlab/report"
 	"pqlab/topology"
 	"pqlab/traffic"
@@ -39,13 +40,18 @@ func exchangeOf(i, r keying.Report, took float64) *report.Exchange {
 	return e
 }
 
-func flowOf(f topology.PlannedFlow, got traffic.Result) report.Flow {
+// flowOf tells what was asked of a flow, for d if it does not say so itself, and what became of it, which is
+// undelivered if there is a reason.
+func flowOf(f topology.PlannedFlow, d time.Duration, got traffic.Result, undelivered string) report.Flow {
+	rate, d := lab.Asked(f, d)
 	out := report.Flow{
-		Name: got.Name, From: got.From, To: got.To, Via: f.Via, Unit: report.Packets, Tunnels: f.Tunnels, Proto: got.Proto, Streams: got.Streams,
+		Name: f.Name, From: f.From, To: f.To, Via: f.Via, Unit: report.Packets, Tunnels: f.Tunnels, Proto: f.Proto, Streams: f.Streams,
+		Undelivered:   undelivered,
+		Asked:         report.Asked{BitsPerSecond: float64(rate), FrameSize: f.FrameSize, Duration: ms(d)},
 		BitsPerSecond: got.BitsPerSecond, Sent: got.Sent, Received: got.Received, Lost: got.Lost, Duplicated: got.Duplicated,
 		Reordered: got.Reordered, Retransmitted: got.Retransmitted, Congestion: got.Congestion, SocketDrops: got.SocketDrops, Duration: ms(got.Duration),
 	}
-	if got.Proto == traffic.TCP {
+	if f.Proto == traffic.TCP {
 		out.Unit = report.Bytes
 	}
 	if l := got.Latency; l != nil {

@@ -45,11 +45,14 @@ func TestFlowOf(t *testing.T) {
 		Retransmitted: 8, Congestion: "cubic", BitsPerSecond: 9, Duration: 10 * time.Millisecond,
 		Latency: &traffic.Latency{P50: 11, P90: 12, P99: 13, Max: 14, Mean: 15}, Bins: []traffic.Bin{{At: 16, Bits: 17}},
 	}
-	got := flowOf(topology.PlannedFlow{Flow: topology.Flow{Via: []string{"relay"}}, Tunnels: []string{"vpn"}}, in)
+	got := flowOf(topology.PlannedFlow{Flow: topology.Flow{
+		Name: in.Name, From: in.From, To: in.To, Proto: in.Proto, Streams: in.Streams, Via: []string{"relay"}, FrameSize: 700,
+	}, Tunnels: []string{"vpn"}}, 3*time.Second, in, "why")
 	want := report.Flow{
 		Name: "n", From: "f", To: "t", Proto: "udp", Streams: 1, Sent: 2, Received: 3, Lost: 4, Duplicated: 5, Reordered: 6, SocketDrops: 7,
 		Retransmitted: 8, Congestion: "cubic", BitsPerSecond: 9, Duration: 10, Via: []string{"relay"}, Unit: report.Packets, Tunnels: []string{"vpn"},
 		Latency: &report.Latency{P50: 11, P90: 12, P99: 13, Max: 14, Mean: 15}, Bins: []report.Bin{{At: 16, Bits: 17}},
+		Undelivered: "why", Asked: report.Asked{BitsPerSecond: 100e6, FrameSize: 700, Duration: 3000},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
@@ -60,10 +63,10 @@ func TestFlowOf(t *testing.T) {
 			t.Errorf("%s is not filled in", name)
 		}
 	}
-	if got := flowOf(topology.PlannedFlow{}, traffic.Result{Proto: "tcp"}); got.Unit != report.Bytes {
+	if got := flowOf(topology.PlannedFlow{Flow: topology.Flow{Proto: "tcp"}}, 0, traffic.Result{}, ""); got.Unit != report.Bytes {
 		t.Errorf("TCP is counted in %s", got.Unit)
 	}
-	if empty := flowOf(topology.PlannedFlow{}, traffic.Result{}); empty.Latency != nil || len(empty.Bins) != 0 {
+	if empty := flowOf(topology.PlannedFlow{}, 0, traffic.Result{}, ""); empty.Latency != nil || len(empty.Bins) != 0 {
 		t.Errorf("of nothing: %+v", empty)
 	}
 }

@@ -194,27 +194,29 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 	arrives := fmt.Sprintf("%s arrives", f.Name)
 	for _, t := range f.Tunnels {
 		if slices.Contains(r.unkeyed, t) {
-			r.check(arrives, false, fmt.Sprintf("was not sent: tunnel %s has no keys", t))
+			why := fmt.Sprintf("was not sent: tunnel %s has no keys", t)
+			r.flow(f, traffic.Result{}, why)
+			r.check(arrives, false, why)
 			return nil
 		}
 	}
 	r.options.Progress(fmt.Sprintf("%s from %s to %s", f.Proto, f.From, f.To))
 	got, err := r.lab.Send(ctx, f, r.options.Duration)
 	if r.notCarried(ctx, err) {
+		r.flow(f, got, err.Error())
 		r.check(arrives, false, fmt.Sprintf("%v; on its way: %s", err, r.waysText(f.Links)))
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	flow := flowOf(f, got)
-	flow.Start = r.since(got.Start)
-	r.result.Traffic = append(r.result.Traffic, flow)
-	detail := report.Rate(got.BitsPerSecond)
 	if got.Bytes == 0 {
-		detail = fmt.Sprintf("nothing did; on its way: %s", r.waysText(f.Links))
+		r.flow(f, got, "nothing arrived")
+		r.check(arrives, false, fmt.Sprintf("nothing did; on its way: %s", r.waysText(f.Links)))
+	} else {
+		r.flow(f, got, "")
+		r.check(arrives, true, report.Rate(got.BitsPerSecond))
 	}
-	r.check(arrives, got.Bytes > 0, detail)
 	if f.Proto == traffic.UDP && !r.lossy() {
 		if got.SocketDrops > 0 { // then nobody can tell how many of the lost were lost there
 			r.warn(fmt.Sprintf("flow %s: node %s was too busy to take all packets from its socket; loss on the way cannot be told from that", f.Name, f.To))
@@ -229,6 +231,17 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 		}
 	}
 	return nil
+}
+
+// flow takes a flow into the result, with the reason why it was not delivered, if it was not.
+func (r *runner) flow(f topology.PlannedFlow, got traffic.Result, undelivered string) {
+	flow := flowOf(f, r.options.Duration, got, undelivered)
+	if got.Start != 0 { // else it never began
+		flow.Start = r.since(got.Start)
+	} else {
+		flow.Start = r.since(traffic.Now())
+	}
+	r.result.Traffic = append(r.result.Traffic, flow)
 }
 
 // lossy says whether the lab is meant to lose packets.

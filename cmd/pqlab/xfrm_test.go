@@ -68,3 +68,34 @@ func TestRunStrongSwan(t *testing.T) {
 		t.Errorf("logs of %v", nodes)
 	}
 }
+
+// A link that carries nothing fails the check of a tunnel that strongSwan keys as that of one that pqlab keys, and the run goes on.
+func TestRunStrongSwanUnanswered(t *testing.T) {
+	needLabs(t)
+	needESP(t)
+	if !found(t, "strongswan") {
+		t.Skip("no strongSwan here: pqlab vm fetch --strongswan")
+	}
+	clean(t)
+	file := write(t, `
+name: unanswered
+nodes: [{name: a, kind: host}, {name: b, kind: host}, {name: c, kind: host}]
+links: [{kind: ethernet, a: a, b: b, loss: 100%}, {kind: ethernet, a: b, b: c}]
+tunnels: [{name: ike, a: a, b: b, keying: strongswan, deadline: 2s}]
+traffic: [{name: dead, from: a, to: b, proto: udp, rate: 1Mbit/s}, {name: good, from: b, to: c, proto: tcp}]
+`)
+	r := pqlab(t, "run", file, "--duration", "300ms", "--json")
+	got := parse[report.Result](t, r.out)
+	if r.code != exitFailed || len(got.Traffic) != 2 || got.Traffic[0].Undelivered == "" || got.Traffic[1].Undelivered != "" || got.Traffic[1].Received == 0 {
+		t.Fatalf("exit status %d, %+v: %s", r.code, got.Traffic, r.err)
+	}
+	ok := map[string]bool{}
+	for _, c := range got.Checks {
+		ok[c.Name] = c.OK
+	}
+	for name, want := range map[string]bool{"tunnel ike is keyed": false, "dead arrives": false, "good arrives": true} {
+		if is, there := ok[name]; !there || is != want {
+			t.Errorf("%s: %v, %v", name, there, is)
+		}
+	}
+}
