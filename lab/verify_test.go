@@ -32,6 +32,25 @@ func needShaper(t *testing.T, b *topology.Builder, shaper string) *topology.Plan
 	return plan
 }
 
+// upVerified is Up of a lab whose links are within tolerance. Where what was measured says itself that the machine had too
+// much to do it is measured anew.
+func upVerified(t *testing.T, plan *topology.Plan, shaper string) *Lab {
+	t.Helper()
+	const tries = 10
+	for try := 1; ; try++ {
+		l, err := Up(t.Context(), plan, Options{Shaper: shaper})
+		if err == nil {
+			return l
+		}
+		var off *ToleranceError
+		busy := errors.As(err, &off) && slices.ContainsFunc(off.Off, func(o OutOfTolerance) bool { return o.Lateness.Max >= tooLate })
+		if !busy || try == tries {
+			t.Fatal(err)
+		}
+		t.Logf("once more: %v", err)
+	}
+}
+
 func shaped() *topology.Builder {
 	return topology.New("x").Verify(loose).Host("a").Host("b").Switch("s").
 		Ethernet("a", "s", topology.Name("as"), 5*topology.Mbit, topology.Delay(20*time.Millisecond), topology.Loss(0.1)).
@@ -43,10 +62,7 @@ func TestVerify(t *testing.T) {
 	for _, shaper := range []string{"wire", "netem"} {
 		t.Run(shaper, func(t *testing.T) {
 			plan := needShaper(t, shaped(), shaper)
-			l, err := Up(t.Context(), plan, Options{Shaper: shaper})
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := upVerified(t, plan, shaper)
 			defer func() {
 				if err := l.Down(t.Context()); err != nil {
 					t.Error(err)
@@ -201,7 +217,7 @@ func TestVerifySees(t *testing.T) {
 				t.Fatal(err)
 			}
 			var wrong []string
-			for range tries {
+			for range 5 * tries { // a busy machine varies delays too, and makes more of what is lost
 				measured, err := l.Measure(t.Context(), plan.Links[0], tt.tolerance, quick)
 				if err != nil {
 					t.Fatal(err)
@@ -222,10 +238,7 @@ func TestVerifySees(t *testing.T) {
 // A queue is not measured, which is said of both directions.
 func TestVerifyNamesQueues(t *testing.T) {
 	plan := needShaper(t, topology.New("x").Verify(loose).Host("a").Host("b").Ethernet("a", "b", topology.Name("ab"), 5*topology.Mbit, topology.Queue{Kind: topology.CoDel}), "wire")
-	l, err := Up(t.Context(), plan, Options{Shaper: "wire"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := upVerified(t, plan, "wire")
 	defer func() {
 		if err := l.Down(t.Context()); err != nil {
 			t.Error(err)
@@ -291,7 +304,7 @@ func TestMeasureBeginsAnew(t *testing.T) {
 	}
 	// The first has what the nodes sent before it, and of any a busy machine may lose more.
 	var lost [][2]int
-	for range 5 {
+	for range 20 {
 		m, err := l.Measure(t.Context(), plan.Links[0], loose, Effort{Probes: 10, Losses: 1000})
 		if err != nil {
 			t.Fatal(err)

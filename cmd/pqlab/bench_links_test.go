@@ -142,7 +142,12 @@ traffic: [{from: a, to: b, proto: udp, rate: 100kbit/s}]
 `
 	}
 	clean(t)
-	r := pqlab(t, "run", "--json", "--shaper", "wire", "--duration", "200ms", write(t, text("{rate: 60%, delay: 1s, jitter: 1s}")))
+	loose := write(t, text("{rate: 60%, delay: 1s, jitter: 1s, tail: 10s, confidence: 99.9999%}"))
+	r := pqlab(t, "run", "--json", "--shaper", "wire", "--duration", "200ms", loose)
+	for try := 1; try < 10 && r.code == exitFailed && strings.Contains(r.err, "this machine is too busy"); try++ {
+		t.Logf("once more: %s", r.err)
+		r = pqlab(t, "run", "--json", "--shaper", "wire", "--duration", "200ms", loose)
+	}
 	if r.code != exitOK {
 		t.Fatalf("exit status %d: %s", r.code, r.err)
 	}
