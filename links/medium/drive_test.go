@@ -225,7 +225,7 @@ func TestGivesOutInOrder(t *testing.T) {
 	} {
 		l := newTest(s)
 		for i := range 100 {
-			l.Enter(time.Duration(i)*ms/100, 0, Packet{Size: 500, Frames: 1})
+			l.Enter(time.Duration(i)*ms/2, 0, Packet{Size: 500, Frames: 1})
 		}
 		var last time.Duration
 		lost, between := 0, 0 // between those that come
