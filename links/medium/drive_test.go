@@ -220,7 +220,7 @@ func TestGivesOutInOrder(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
 	for _, s := range []topology.Shape{
-		{Rate: topology.Mbit, Delay: 20 * ms, Jitter: 4 * ms, Distribution: "uniform", Queue: topology.Queue{Bytes: 5000}},
+		{Rate: topology.Mbit, Delay: 20 * ms, Jitter: 4 * ms, Distribution: "uniform", Unordered: true, Queue: topology.Queue{Bytes: 5000}},
 		{Rate: topology.Mbit, Delay: 20 * ms, Queue: topology.Queue{Kind: topology.CoDel, Time: time.Second, Target: ms, Interval: 2 * ms}},
 	} {
 		l := newTest(s)
