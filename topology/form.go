@@ -309,7 +309,7 @@ func endForm[T any](name form[string], whole form[T], node func(*T) *string, alo
 			return t, ok
 		},
 		write: func(e *encoder, t T) {
-			if alone(t) {
+			if alone(t) && !e.json { // a program wants one form
 				name.write(e, *node(&t))
 			} else {
 				whole.write(e, t)

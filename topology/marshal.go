@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -16,7 +17,7 @@ func (t *Topology) Marshal() ([]byte, error) {
 	// Traces of files may be shared by many links, so that writing all of them might need more memory than there is.
 	entries := 0
 	for i := range t.Links {
-		entries += len(t.Links[i].RateTrace) + len(t.Links[i].LossTrace)
+		entries += t.Links[i].traced()
 	}
 	e := &encoder{}
 	if entries <= maxCommas {
@@ -30,6 +31,9 @@ func (t *Topology) Marshal() ([]byte, error) {
 	return e.b.Bytes(), nil
 }
 
+// traced is how many entries the link's traces have.
+func (l *Link) traced() int { return len(l.RateTrace) + len(l.LossTrace) }
+
 // encoder writes block style down to the entries' own keys, and flow style below.
 type encoder struct {
 	b      bytes.Buffer
@@ -37,6 +41,7 @@ type encoder struct {
 	depth  int  // of collections around
 	entry  bool // directly after "- "
 	value  bool // directly after "key:"
+	json   bool // all in one line, and as JSON wants it
 }
 
 // flowDepth is the depth from which collections are written in one line: topology, its lists, their entries are not.
@@ -58,6 +63,9 @@ func (e *encoder) object(fields func(put func(key string, write func()))) {
 		e.inLine("{", "}", func(sep func()) {
 			fields(func(key string, write func()) {
 				sep()
+				if e.json {
+					key = strconv.Quote(key)
+				}
 				e.put(key + ":")
 				e.value = true
 				write()
@@ -118,13 +126,23 @@ func (e *encoder) inLine(begin, end string, write func(sep func())) {
 	e.depth = depth
 }
 
-// plain writes a text that no reader of YAML takes for anything else.
-func (e *encoder) plain(s string) { e.put(s) }
+// plain writes a text that no reader of YAML takes for anything else. In JSON it is a number or a truth value, if it is one.
+func (e *encoder) plain(s string) {
+	if e.json && !json.Valid([]byte(s)) {
+		if n, err := ParseCount(s); err == nil { // 2^30
+			s = strconv.FormatUint(n, 10)
+		} else {
+			e.text(s)
+			return
+		}
+	}
+	e.put(s)
+}
 
 // text writes a string, in quotes unless it is certainly one without: letters first, and nothing after them that means
 // something to YAML. Digits first would do for names, were it not for "1e3" and "0x1f".
 func (e *encoder) text(s string) {
-	if plainText(s) {
+	if !e.json && plainText(s) {
 		e.put(s)
 		return
 	}

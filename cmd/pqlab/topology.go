@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -120,7 +119,7 @@ func newSchema() *cobra.Command {
 func newShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show TOPOLOGY", Short: "Show a lab as text, YAML, a picture or JSON",
-		Long: "show fills in what a topology leaves out and shows the lab as it would be made. It makes nothing.",
+		Long: "show fills in what a topology leaves out and shows the lab as it would be made. It makes nothing. With --json what a topology can say has its keys and values; docs/topology.md tells the rest.",
 		Args: args(cobra.ExactArgs(1)),
 	}
 	asJSON := jsonFlag(c)
@@ -142,10 +141,9 @@ func newShow() *cobra.Command {
 		var text []byte
 		switch {
 		case *asJSON:
-			if text, err = json.MarshalIndent(p, "", "  "); err != nil {
+			if text, err = p.JSON(); err != nil {
 				return err
 			}
-			text = append(text, '\n')
 		case *asSVG:
 			text = p.SVG()
 		case *asYAML:
