@@ -43,7 +43,7 @@ func air(s shaper) {
 	}, NodeTimeout(timeout))
 	It("sends with the MCS that a Wi-Fi station gets while its packets pass", func(ctx SpecContext) {
 		const slowest = 7222 * topology.Kbit // MCS 0 in 20 MHz
-		trials(3, func(uint64) (wrong string) {
+		trials(8, func(uint64) (wrong string) {
 			p, f := s.cell(ctx, "iot-n-1x1-20", large)
 			var ends []int
 			var starts []time.Time

@@ -31,7 +31,7 @@ func prompt() time.Duration {
 func delay(s shaper) {
 	for _, d := range []time.Duration{20 * time.Millisecond, 150 * time.Millisecond} {
 		It(fmt.Sprintf("delays by %v in either direction, never by less", d), func(ctx SpecContext) {
-			trials(5, func(seed uint64) string {
+			trials(12, func(seed uint64) string {
 				p := s.pair(ctx, topology.Shape{Delay: d}, seed)
 				for _, node := range []string{"a", "b"} {
 					got := p.from(node, 100).send(ctx, 200, time.Millisecond).fates(ctx)
@@ -58,7 +58,7 @@ func delay(s shaper) {
 	} {
 		v.shape.Delay, v.shape.Jitter = mean, jitter
 		It(fmt.Sprintf("varies a delay as asked: %v", v.shape), func(ctx SpecContext) {
-			trials(3, func(seed uint64) string {
+			trials(8, func(seed uint64) string {
 				shape := v.shape
 				shape.Unordered = true
 				got := s.pair(ctx, shape, seed).from("a", 100).send(ctx, n, 500*time.Microsecond).fates(ctx)

@@ -28,7 +28,7 @@ func loss(s shaper) {
 		{GilbertElliott: topology.GilbertElliott{P: 0.01, R: 0.25}},
 	} {
 		It(fmt.Sprintf("loses as many as asked, in bursts as asked: %v", shape), func(ctx SpecContext) {
-			trials(2, func(seed uint64) string {
+			trials(3, func(seed uint64) string {
 				got := s.pair(ctx, shape, seed).from("a", 100).send(ctx, many, pace).fates(ctx)
 				late, repeated := got.Overtaken()
 				Expect([]int{late, repeated}).To(Equal([]int{0, 0}), "overtaken, repeated")
@@ -67,7 +67,7 @@ func loss(s shaper) {
 		Expect(lost("b", seed)).NotTo(Equal(first), "the other direction")
 	}, NodeTimeout(timeout))
 	It("draws for each frame of what was sent as one large segment", func(ctx SpecContext) {
-		trials(2, func(seed uint64) string {
+		trials(3, func(seed uint64) string {
 			const size, each, sends = 500, 40, 100
 			f := s.pair(ctx, topology.Shape{Loss: 0.3}, seed).from("a", size)
 			raw, err := f.Socket().SyscallConn()
@@ -117,7 +117,7 @@ func copies(s shaper) {
 	}, NodeTimeout(timeout))
 	It("lets as many overtake as asked", func(ctx SpecContext) {
 		const n, d, p = 10000, 300 * time.Millisecond, 0.1
-		trials(3, func(seed uint64) string {
+		trials(8, func(seed uint64) string {
 			got := s.pair(ctx, topology.Shape{Delay: d, Reordering: p}, seed).from("a", 100).send(ctx, n, 2*pace).fates(ctx)
 			late, repeated := got.Overtaken()
 			Expect([]int{got.Missing(), repeated}).To(Equal([]int{0, 0}), "missing, repeated")
@@ -138,7 +138,7 @@ func copies(s shaper) {
 // share checks that a share of the packets, from least to most, are those that count counts.
 func (s shaper) share(ctx context.Context, shape topology.Shape, least, most float64, count func(traffic.Fates) int) {
 	GinkgoHelper()
-	trials(2, func(seed uint64) string {
+	trials(3, func(seed uint64) string {
 		got := count(s.pair(ctx, shape, seed).from("a", 100).send(ctx, many, pace).fates(ctx))
 		mean := float64(got) / many
 		if (mean < least && !traffic.Likely(got, many, least, miss)) || (mean > most && !traffic.Likely(got, many, most, miss)) {

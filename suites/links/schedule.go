@@ -31,7 +31,7 @@ func schedule(s shaper) {
 	It("lets nothing in during an outage, and everything before and after", func(ctx SpecContext) {
 		const start, length = 300 * time.Millisecond, 200 * time.Millisecond
 		s.needShape(topology.Shape{Outages: []topology.Outage{{Start: start, Length: length}}})
-		trials(3, func(seed uint64) string {
+		trials(8, func(seed uint64) string {
 			p := s.pair(ctx, topology.Shape{}, seed)
 			p.set("", fmt.Sprintf("outages=[{start: %v, length: %v}]", start, length))
 			set := time.Now()
@@ -54,7 +54,7 @@ func schedule(s shaper) {
 		const slow, fast = 5 * topology.Mbit, 20 * topology.Mbit
 		shape := topology.Shape{RateTrace: []topology.RateStep{{Length: 500 * time.Millisecond, Rate: slow}, {Length: 500 * time.Millisecond, Rate: fast}}}
 		s.needShape(shape)
-		trials(3, func(seed uint64) (wrong string) {
+		trials(8, func(seed uint64) (wrong string) {
 			f := s.pair(ctx, shape, seed).from("a", large)
 			f.offer(ctx, 3*fast, 2*time.Second)
 			got := f.fates(ctx)
@@ -74,7 +74,7 @@ func schedule(s shaper) {
 		const r, room = 5 * topology.Mbit, 120 * time.Millisecond
 		shape := topology.Shape{Rate: r, Queue: topology.Queue{Time: room}}
 		s.needShape(shape)
-		trials(3, func(seed uint64) string {
+		trials(8, func(seed uint64) string {
 			f := s.pair(ctx, shape, seed).from("a", large)
 			f.offer(ctx, 3*r, 1500*time.Millisecond)
 			got := f.fates(ctx)
@@ -98,7 +98,7 @@ func schedule(s shaper) {
 			delays := got.Delays()
 			return delays[len(delays)/2]
 		}
-		trials(3, func(seed uint64) string {
+		trials(8, func(seed uint64) string {
 			tail, codel := standing(topology.DropTail, seed), standing(topology.CoDel, seed)
 			if codel > tail/2 {
 				return fmt.Sprintf("they wait for %v, and by CoDel for %v", tail, codel)
