@@ -17,7 +17,8 @@ import (
 	"pqlab/topology"
 )
 
-// Hold makes the plan real, keys its tunnels and gives the lab to a supervisor to keep. All or nothing.
+// Hold makes the plan real, keys its tunnels and gives the lab to a supervisor to keep. All or nothing. With lab.Options.Reach a
+// lab whose links cannot have their rates here is an UnreachedError.
 func Hold(ctx context.Context, plan *topology.Plan, o lab.Options, progress func(string)) (_ supervisor.Lab, err error) {
 	progress(making(plan))
 	l, err := lab.Up(ctx, plan, o)
@@ -39,6 +40,9 @@ func Hold(ctx context.Context, plan *topology.Plan, o lab.Options, progress func
 		}
 		err = errors.Join(err, errDown)
 	}()
+	if len(l.Unreached) > 0 {
+		return nil, UnreachedError(l.Unreached)
+	}
 	if err := l.Events(watching, h.note); err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ type experimentFlags struct {
 func addExperimentFlags(c *cobra.Command, repeats int, what, seeds string) *experimentFlags {
 	return &experimentFlags{
 		asJSON:    jsonFlag(c),
-		strict:    c.Flags().Bool("strict", false, "fail (exit 1) where this machine was too busy to keep the schedule of a wire; otherwise that is a warning"),
+		strict:    c.Flags().Bool("strict", false, "fail (exit 1) where this machine was too busy to keep the schedule of a wire; otherwise that is a warning. Whether links can have their rates here is not asked: run --strict does that"),
 		repeats:   c.Flags().Int("repeats", repeats, what),
 		seed:      c.Flags().Uint64("seed", 1, seeds),
 		dataplane: addDataplaneFlag(c),

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +85,23 @@ traffic: [{from: a, to: b, proto: tcp}]
 	verified := lab("verify: true", "1Tbit/s")
 	if r := pqlab(t, "run", verified, "--shaper", "wire", "--duration", "100ms"); r.code != exitFailed || !strings.Contains(r.err, verified+":5:40: ") {
 		t.Errorf("verified: exit %d: %s", r.code, r.err)
+	}
+	// up has no result in which a check could fail: it refuses.
+	name := fmt.Sprintf("strict-%d", os.Getpid())
+	t.Cleanup(func() { command(t, "down", name).Run() })
+	if r := pqlab(t, "up", fast, "--name", name, "--shaper", "wire", "--strict"); r.code != exitFailed || !strings.Contains(r.err, fast+":5:40: ") || r.out != "" {
+		t.Errorf("strict up: exit %d: %s%s", r.code, r.out, r.err)
+	}
+	if r := pqlab(t, "ps", name); r.code != exitUsage {
+		t.Errorf("it is up: exit %d: %s", r.code, r.out)
+	}
+	for _, args := range [][]string{{fast}, {lab("", "10Mbit/s"), "--strict"}} {
+		if r := pqlab(t, append([]string{"up", "--name", name, "--shaper", "wire"}, args...)...); r.code != exitOK {
+			t.Errorf("up %v: exit %d: %s", args, r.code, r.err)
+		}
+		if r := pqlab(t, "down", name); r.code != exitOK {
+			t.Errorf("down: exit %d: %s", r.code, r.err)
+		}
 	}
 	beyond := lab("", "2Tbit/s")
 	if r := pqlab(t, "run", beyond, "--shaper", "wire"); r.code != exitUsage || !strings.Contains(r.err, beyond+":5:40: ") {

@@ -36,6 +36,7 @@ ends, however it ends, the lab is gone.`,
 	name := c.Flags().String("name", "", "of the lab; otherwise that of the topology")
 	tunnels := addTunnelFlags(c)
 	addFatesFlags(c, addLabFlags(c)) // what they say is the supervisor's
+	addReachFlag(c)                  // so is this
 	c.RunE = func(c *cobra.Command, a []string) error {
 		p, err := tunnels.plan(a[0]) // mistakes are told before anything is started
 		if err != nil {
@@ -66,6 +67,10 @@ ends, however it ends, the lab is gone.`,
 	return c
 }
 
+func addReachFlag(c *cobra.Command) *bool {
+	return c.Flags().Bool("strict", false, "refuse (exit 1) a lab with a link that cannot have its rate here; it is tried before the lab is used")
+}
+
 // newSupervise is what up starts; it takes the same flags.
 func newSupervise() *cobra.Command {
 	c := &cobra.Command{Use: superviseCommand + " TOPOLOGY", Hidden: true, Args: args(cobra.ExactArgs(1))}
@@ -73,6 +78,7 @@ func newSupervise() *cobra.Command {
 	c.Flags().String("name", "", "")
 	tunnels, labs := addTunnelFlags(c), addLabFlags(c)
 	addFatesFlags(c, labs)
+	strict := addReachFlag(c)
 	c.RunE = func(_ *cobra.Command, a []string) error {
 		p, err := tunnels.plan(a[0])
 		if err != nil {
@@ -82,7 +88,9 @@ func newSupervise() *cobra.Command {
 			return err
 		}
 		return supervisor.Run(func(ctx context.Context, progress func(string)) (supervisor.Lab, error) {
-			return run.Hold(ctx, p, labs.options(), progress)
+			o := labs.options()
+			o.Reach = *strict
+			return run.Hold(ctx, p, o, progress)
 		}, exitCode)
 	}
 	return c
