@@ -144,21 +144,30 @@ func TestTCPCongestion(t *testing.T) {
 
 func TestTCPRate(t *testing.T) {
 	t.Parallel()
-	sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const rate = 40e6
-	sent, err := TCPSource{To: sink.Addr(), Rate: rate, Streams: 2, Duration: time.Second}.Run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A machine that is busy may send less; a source that keeps no rate sends a hundred times more.
-	if bits := float64(sent.Bytes) * 8; bits > rate*1.02 || bits < rate/4 {
-		t.Errorf("%.0f bits in a second, want at most %.0f", bits, rate)
-	}
-	if _, err := sink.Finish(t.Context(), sent); err != nil {
-		t.Error(err)
+	const rate, tries = 40e6, 10
+	for try := 1; ; try++ {
+		sink, err := ListenTCP(t.Context(), netip.AddrPortFrom(loopback4, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent, err := TCPSource{To: sink.Addr(), Rate: rate, Streams: 2, Duration: time.Second}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sink.Finish(t.Context(), sent); err != nil {
+			t.Error(err)
+		}
+		// A source that keeps no rate sends a hundred times more; a machine that is busy may send less, now and then.
+		bits := float64(sent.Bytes) * 8
+		if bits > rate*1.02 {
+			t.Fatalf("%.0f bits in a second, want at most %.0f", bits, rate)
+		}
+		if bits >= rate/4 {
+			return
+		}
+		if t.Logf("%.0f bits in a second, want %.0f", bits, rate); try == tries {
+			t.Fatal("never a quarter of the rate")
+		}
 	}
 }
 
@@ -340,6 +349,24 @@ func silent(t *testing.T) netip.AddrPort {
 	return to
 }
 
+// unheard is an address at which nobody listens, and at which nobody else will: a socket has its port.
+func unheard(t *testing.T) netip.AddrPort {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback4.As4()}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netip.AddrPortFrom(loopback4, uint16(at.(*unix.SockaddrInet4).Port))
+}
+
 // A way on which the first packet of a connection is lost is given up after a time. Where nobody listens it is not the way's fault.
 func TestTCPNoConnection(t *testing.T) {
 	t.Parallel()
@@ -347,12 +374,7 @@ func TestTCPNoConnection(t *testing.T) {
 	if sent, err := source.Run(t.Context()); !errors.Is(err, ErrUndelivered) {
 		t.Errorf("%+v, %v", sent, err)
 	}
-	gone, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	source.To = gone.Addr().(*net.TCPAddr).AddrPort()
-	gone.Close()
+	source.To = unheard(t)
 	if _, err := source.Run(t.Context()); !errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, ErrUndelivered) {
 		t.Errorf("where nobody listens: %v", err)
 	}
@@ -360,12 +382,7 @@ func TestTCPNoConnection(t *testing.T) {
 
 func TestRelayUnreachable(t *testing.T) {
 	t.Parallel()
-	gone, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := gone.Addr().(*net.TCPAddr).AddrPort()
-	gone.Close()
+	to := unheard(t)
 	relay, err := ListenRelay(t.Context(), netip.AddrPortFrom(loopback4, 0), to, netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
