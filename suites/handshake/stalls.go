@@ -191,9 +191,11 @@ func crowds() {
 			}
 		}
 		gateways.Untouched(b)
-		after := measure()
-		Expect(after.goroutines-before.goroutines).To(BeNumerically("<=", 20), "goroutines")
-		Expect(after.heap).To(BeNumerically("<=", before.heap+(8<<20)), "bytes of heap")
+		Eventually(ctx, func(g Gomega) { // what ends takes its time on a busy machine
+			after := measure()
+			g.Expect(after.goroutines-before.goroutines).To(BeNumerically("<=", 20), "goroutines")
+			g.Expect(after.heap).To(BeNumerically("<=", before.heap+(8<<20)), "bytes of heap")
+		}).Should(Succeed())
 		gateways.StillWorks(ctx, a, b)
 	}, SpecTimeout(specTime))
 }
