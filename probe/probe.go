@@ -96,7 +96,7 @@ func (e *Failure) Unwrap() error { return e.Err }
 
 // limit is the time that one probe may take, a module's loading included. It is for a kernel that hangs: on an idle machine
 // all take 100 ms together, and a busy one is to have its time.
-const limit = 10 * time.Second
+const limit = 30 * time.Second
 
 // patience is how long a probe is waited for.
 func patience() time.Duration {

@@ -17,7 +17,7 @@ import (
 )
 
 // settleTimeout bounds the wait for SAs that were replaced: their grace, and the time of the events on a busy machine.
-const settleTimeout = ipsec.DefaultGrace + 5*time.Second
+const settleTimeout = ipsec.DefaultGrace + 30*time.Second
 
 // ledger holds the packets that were sent on each SA against those that its other end accepted.
 type ledger struct {
