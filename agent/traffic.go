@@ -173,6 +173,9 @@ func (s *Server) closeTraffic(_ context.Context, id uint64) (struct{}, error) {
 		return struct{}{}, nil
 	}
 	err := opened.Close()
+	if relay, ok := opened.(interface{ Err() error }); ok {
+		err = errors.Join(err, relay.Err())
+	}
 	if errors.Is(err, traffic.ErrUndelivered) {
 		err = notCarried{err}
 	}

@@ -38,16 +38,22 @@ func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 	from, to := l.nodes[f.From].agent, l.nodes[f.To].agent
 	id := fnv.New64a()
 	fmt.Fprint(id, l.Plan.Seed, f.Name)
-	var closers []func() error
-	closing := func(at *agent.Client, id uint64) {
-		closers = append(closers, func() error { return at.CloseTraffic(context.WithoutCancel(ctx), id) })
+	var relays []func() error
+	closing := func(at *agent.Client, id uint64) func() error {
+		return func() error { return at.CloseTraffic(context.WithoutCancel(ctx), id) }
 	}
+	closeSink := func() error { return nil }
 	defer func() {
 		var others []error
-		for _, end := range slices.Backward(closers) {
+		for _, end := range slices.Backward(relays) {
 			others = append(others, end())
 		}
-		if err = blame(err, others...); err != nil {
+		if of := closeSink(); err == nil {
+			err = of // all has arrived, whatever the relays have to say
+		} else {
+			err = blame(err, append(others, of)...)
+		}
+		if err != nil {
 			err = fmt.Errorf("flow %s: %w", f.Name, err)
 		}
 		result.Name, result.From, result.To, result.Proto = f.Name, f.From, f.To, f.Proto
@@ -59,7 +65,7 @@ func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 	if err != nil {
 		return result, err
 	}
-	closing(to, sink.ID)
+	closeSink = closing(to, sink.ID)
 	// The relays open from the sink backwards, so that each knows where it leads.
 	next := sink.Addr
 	for i := len(f.Via) - 1; i >= 0; i-- {
@@ -68,7 +74,7 @@ func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 		if err != nil {
 			return result, err
 		}
-		closing(node, relay.ID)
+		relays = append(relays, closing(node, relay.ID))
 		next = relay.Addr
 	}
 	sent, failed := from.Send(ctx, agent.Source{
@@ -78,10 +84,13 @@ func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 	if failed != nil && sent.Start == 0 {
 		return result, failed
 	}
-	if result, err = to.FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent, Broken: failed != nil}); err != nil {
-		return result, blame(failed, err)
+	result, err = to.FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent, Broken: failed != nil})
+	if err == nil {
+		err = failed
+	} else if failed != nil {
+		err = blame(failed, err)
 	}
-	return result, failed
+	return result, err
 }
 
 // blame is why a flow failed, by what its source says and what the others who take part do. What an agent did, or that it has
@@ -92,8 +101,6 @@ func blame(source error, others ...error) error {
 	isNetwork := func(err error) bool { return errors.Is(err, agent.ErrNotCarried) }
 	own := slices.DeleteFunc(slices.Clone(others), isNetwork)
 	switch {
-	case source == nil:
-		return errors.Join(own...)
 	case len(own) > 0 && !isNetwork(source) && strings.Contains(source.Error(), own[0].Error()):
 		return source
 	case len(own) > 0:

@@ -75,11 +75,16 @@ func (r *Relay) Bytes() uint64 { return r.bytes.Load() }
 // Connections counts those accepted, and those of them that could not be carried on.
 func (r *Relay) Connections() (accepted, failed uint64) { return r.connections.Load(), r.failed.Load() }
 
-// Close ends the relay and what it carries, and tells why it could not carry a connection on, of the first of these: ErrUndelivered
-// where it found no way to the next hop. The source of such a connection sees a reset, and cannot know.
+// Close ends the relay and what it carries.
 func (r *Relay) Close() error {
 	r.cancel()
 	r.wg.Wait()
+	return nil
+}
+
+// Err tells why a connection could not be carried on, of the first of these: ErrUndelivered where the relay found no way to the next
+// hop. The source of such a connection sees a reset, and cannot know. After Close it does not change.
+func (r *Relay) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.failure

@@ -80,7 +80,7 @@ type TCPSource struct {
 // Run sends until the flow is complete or ctx ends (which is no error), then waits until the sink has confirmed every
 // byte: for the time to drain, or a second where ctx has ended. What the network did not carry is ErrUndelivered; the Sent
 // tells of what was sent until then. A source that reaches its sink by relays sees a reset where one of these finds no way
-// onwards, which that tells (Relay.Close).
+// onwards, which that tells (Relay.Err).
 func (t TCPSource) Run(ctx context.Context) (Sent, error) {
 	if !t.To.IsValid() || t.To.Port() == 0 {
 		return Sent{Proto: TCP}, fmt.Errorf("tcp source: no destination: %v", t.To)

@@ -168,7 +168,9 @@ func (m *measurement) run(ctx context.Context, s Setting, seed uint64) (out Run,
 	for i, f := range plan.Traffic {
 		flows.Go(func() {
 			r, err := l.Send(ctx, f, m.Duration)
-			out.Stations[i], failed[i] = r.BitsPerSecond, err
+			if failed[i] = err; err == nil { // else it is what had arrived when it was given up
+				out.Stations[i] = r.BitsPerSecond
+			}
 		})
 	}
 	flows.Wait()
