@@ -235,21 +235,30 @@ func testRate(t *testing.T, shaper Shaper) {
 			{"UDP", 1, func(a, b *netns.Namespace) flow { return udp(t, a, b, tt.mtu-28) }},
 		} {
 			t.Run(fmt.Sprintf("%s %d MTU %d", proto.name, uint64(tt.rate), tt.mtu), func(t *testing.T) {
-				a, b := joined(t, tt.rate, tt.mtu, shaper)
-				f := proto.start(a, b)
-				kept := holds(t, f, float64(tt.rate)*proto.share, 0.01)
-				f.stop()
-				if kept {
-					return
+				const tries = 4 // a machine that has much to do may have less in a moment
+				var free float64
+				for range tries {
+					a, b := joined(t, tt.rate, tt.mtu, shaper)
+					f := proto.start(a, b)
+					kept := holds(t, f, float64(tt.rate)*proto.share, 0.01)
+					f.stop()
+					if kept {
+						return
+					}
+					// What could pass now if it were not for the rate: of a wire, which takes processors, by a wire.
+					if shaper.Name() == "wire" {
+						a, b = joined(t, 10*tt.rate, tt.mtu, shaper)
+					} else {
+						a, b = joined(t, 0, tt.mtu, none{})
+					}
+					f = proto.start(a, b)
+					free, _ = f.window(uint64(tt.rate) / 8 / 5)
+					f.stop()
+					if free < 4*float64(tt.rate) {
+						t.Skipf("this machine now makes %.0f bit/s without that rate: too little to tell what the filter keeps back", free)
+					}
 				}
-				a, b = joined(t, 0, tt.mtu, none{})
-				f = proto.start(a, b)
-				free, _ := f.window(uint64(tt.rate) / 8 / 5)
-				f.stop()
-				if free < 4*float64(tt.rate) {
-					t.Skipf("this machine now makes %.0f bit/s unshaped: too little to tell what the filter keeps back", free)
-				}
-				t.Errorf("the filter never let its rate pass; unshaped, %.0f bit/s do", free)
+				t.Errorf("the filter never let its rate pass; without it %.0f bit/s do", free)
 			})
 		}
 	}
