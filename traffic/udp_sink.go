@@ -25,8 +25,8 @@ const (
 	leap = 1 << 32
 )
 
-// DefaultQuiet is for machines that forward a packet within milliseconds.
-const DefaultQuiet = 250 * time.Millisecond
+// DefaultQuiet is for machines that forward a packet within milliseconds, but for moments when they have too much else to do.
+const DefaultQuiet = time.Second
 
 // UDPSink receives a UDP flow.
 type UDPSink struct {

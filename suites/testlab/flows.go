@@ -21,8 +21,11 @@ type Flow struct {
 	From, To string
 	At       netip.Addr // at To
 	Source   agent.Source
-	Quiet    time.Duration // of the sink, on a machine with a processor of its own; 0 is traffic.DefaultQuiet
+	Quiet    time.Duration // of the sink, on a machine with a processor of its own; 0 is that of labs
 }
+
+// Quiet is how long nothing has to come until what is missing is lost.
+func Quiet() time.Duration { return max(traffic.DefaultQuiet, Patience(250*time.Millisecond)) }
 
 // Unhurried is a Quiet for flows of which all is to arrive: it costs time only where something does not.
 const Unhurried = 3 * time.Second
@@ -33,7 +36,7 @@ func (f Flow) Send(ctx context.Context, l *lab.Lab) (finish func() (traffic.Resu
 	sink := l.Node(f.To).Agent()
 	at, err := sink.OpenSink(ctx, agent.Sink{
 		Proto: f.Source.Proto, Listen: netip.AddrPortFrom(f.At, 0), Flow: f.Source.Flow, Streams: 1,
-		Quiet: Patience(cmp.Or(f.Quiet, traffic.DefaultQuiet)),
+		Quiet: cmp.Or(Patience(f.Quiet), Quiet()),
 	})
 	if err != nil {
 		return nil, err

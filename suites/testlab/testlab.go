@@ -25,7 +25,6 @@ import (
 	"pqlab/nodes"
 	"pqlab/probe"
 	"pqlab/topology"
-	"pqlab/traffic"
 )
 
 // Unstalled is the deadline of exchanges that are to succeed: long enough for a busy machine that runs one end late, which
@@ -50,7 +49,7 @@ type Env struct {
 func NewEnv() Env {
 	beingPatient()
 	e := Env{Owner: hygiene.Self(), Lab: lab.Options{
-		Log: GinkgoWriter, Dataplane: os.Getenv(dataplaneEnv), Quiet: max(Patience(traffic.DefaultQuiet), time.Second),
+		Log: GinkgoWriter, Dataplane: os.Getenv(dataplaneEnv), Quiet: Quiet(),
 	}}
 	e.kernel = sync.OnceValues(func() (bool, error) {
 		p, err := probe.Dataplane(e.Lab.Dataplane)

@@ -285,7 +285,7 @@ func (a *attack) flood(ctx context.Context, n uint64) (deliver func() traffic.Re
 	const flow, size = 7, 100
 	from, to := a.Node("h1").Agent(), a.Node("h2").Agent()
 	sink, err := to.OpenSink(ctx, agent.Sink{
-		Proto: traffic.UDP, Listen: netip.AddrPortFrom(a.to.At.Addr(), 0), Flow: flow, Streams: 1, Quiet: testlab.Patience(traffic.DefaultQuiet),
+		Proto: traffic.UDP, Listen: netip.AddrPortFrom(a.to.At.Addr(), 0), Flow: flow, Streams: 1, Quiet: testlab.Quiet(),
 	})
 	Expect(err).NotTo(HaveOccurred())
 	var sent traffic.Sent
