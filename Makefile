@@ -17,7 +17,7 @@ demo: build
 ## test: lint, every test with the race detector, which is every claim too, and then testvm; what was skipped says why.
 ## Tests wait much, so that four packages run at a time; those that take longest begin
 test: lint build guest tshark $(installed)
-	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m -p 4 ./suites/... ./cmd/... ./...
+	$(GO) tool gotestsum --format pkgname -- -race -timeout 30m -p 4 ./suites/... ./cmd/... ./...
 	$(MAKE) --no-print-directory floats
 	@if command -v qemu-system-x86_64 >/dev/null && { bin/pqlab vm fetch >/dev/null || bin/pqlab vm -- true; }; then \
 		$(MAKE) --no-print-directory testvm; \
@@ -33,7 +33,7 @@ testvm: build guest
 
 # Tests that want a kernel with IPsec and netem, which the machine's own may not have: a guest for each package, two at a time,
 # the longest first. What wants no such kernel is tested on the machine itself.
-guest_test = $(GO) test -count 1 -p 1 -exec '$(CURDIR)/bin/pqlab vm --memory 1G --'
+guest_test = $(GO) test -count 1 -p 1 -timeout 30m -exec '$(CURDIR)/bin/pqlab vm --memory 1G --'
 testvm_links:
 	$(guest_test) -skip '/(wire|tbf)$$' ./links
 testvm_commands:
