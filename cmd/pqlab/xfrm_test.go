@@ -23,8 +23,15 @@ func TestRunXfrm(t *testing.T) {
 	needLabs(t)
 	needESP(t)
 	clean(t)
-	r := pqlab(t, "run", "east-west", "--dataplane", "xfrm", "--rekey-blocks", "200000", "--json")
-	got := parse[report.Result](t, r.out)
+	var r result
+	var got report.Result
+	for _, long := range []string{"5s", "20s", "60s"} { // an emulated processor on a busy machine takes longer to carry so much
+		r = pqlab(t, "run", "east-west", "--dataplane", "xfrm", "--rekey-blocks", "200000", "--duration", long, "--json")
+		if got = parse[report.Result](t, r.out); r.code != exitOK || len(got.Rekeys) >= 2 {
+			break
+		}
+		t.Logf("%d rekeys in %s", len(got.Rekeys), long)
+	}
 	if r.code != exitOK || !strings.HasPrefix(got.Dataplane, "xfrm/") || len(got.Rekeys) < 2 {
 		t.Errorf("exit status %d, %s, %d rekeys: %s", r.code, got.Dataplane, len(got.Rekeys), r.err)
 	}
