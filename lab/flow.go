@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,9 @@ func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 	fmt.Fprint(id, l.Plan.Seed, f.Name)
 	var relays []func() error
 	closing := func(at *agent.Client, id uint64) func() error {
-		return func() error { return at.CloseTraffic(context.WithoutCancel(ctx), id) }
+		return func() error {
+			return l.ask(context.WithoutCancel(ctx), func(ctx context.Context) error { return at.CloseTraffic(ctx, id) })
+		}
 	}
 	closeSink := func() error { return nil }
 	defer func() {
@@ -84,13 +87,32 @@ func (l *Lab) Send(ctx context.Context, f topology.PlannedFlow, d time.Duration)
 	if failed != nil && sent.Start == 0 {
 		return result, failed
 	}
-	result, err = to.FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent, Broken: failed != nil})
-	if err == nil {
-		err = failed
-	} else if failed != nil {
-		err = blame(failed, err)
+	finish := func(ctx context.Context) (err error) {
+		result, err = to.FinishSink(ctx, agent.Finish{ID: sink.ID, Sent: sent, Broken: failed != nil})
+		return err
 	}
-	return result, err
+	if failed == nil {
+		err = finish(ctx)
+		return result, err
+	}
+	if err = l.ask(ctx, finish); err != nil {
+		return result, blame(failed, err)
+	}
+	return result, failed
+}
+
+// patience is how long an agent that is well may take to answer at once, on a machine that is busy.
+const patience = 30 * time.Second
+
+// ask bounds a question to an agent that may be stuck: then that is why others heard nothing of it.
+func (l *Lab) ask(ctx context.Context, question func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, cmp.Or(l.patience, patience))
+	defer cancel()
+	err := question(bounded)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = fmt.Errorf("%w: its agent does not answer", err)
+	}
+	return err
 }
 
 // blame is why a flow failed, by what its source says and what the others who take part do. What an agent did, or that it has

@@ -42,6 +42,32 @@ func TestSendKilled(t *testing.T) {
 	}
 }
 
+// A sink whose agent hangs is not the network's doing either, and does not hang the lab.
+func TestSendStopped(t *testing.T) {
+	t.Parallel()
+	l := up(t, topology.New("x").Host("source").Host("sink").Ethernet("source", "sink").TCP("source", "sink"), Options{})
+	l.patience = time.Second
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Send(t.Context(), l.Plan.Traffic[0], 2*time.Second)
+		ended <- err
+	}()
+	untilBusy(t, l.Node("sink"))
+	if err := l.Node("sink").process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		var failed *agent.Error
+		if !errors.As(err, &failed) || failed.Node != "sink" || errors.Is(err, agent.ErrNotCarried) {
+			t.Error(err)
+		}
+		t.Log(err)
+	case <-time.After(2 * time.Minute):
+		t.Error("the flow goes on")
+	}
+}
+
 // Of a flow whose link dies on the way the result tells what had been sent and received until then.
 func TestSendCut(t *testing.T) {
 	t.Parallel()

@@ -72,9 +72,10 @@ type Lab struct {
 	// strongswan is what keys the tunnels of a node, by its name, where pqlab does not.
 	strongswan map[string]*strongswan.Installation
 
-	options Options
-	log     *lockedWriter
-	journal *journal.Journal // nil unless a node has a profile
+	options  Options
+	patience time.Duration // with an agent that is to answer at once; 0: the default
+	log      *lockedWriter
+	journal  *journal.Journal // nil unless a node has a profile
 
 	mu   sync.Mutex
 	undo []step              // what Down takes back, last first

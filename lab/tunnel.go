@@ -129,8 +129,10 @@ func (t *Tunnel) Replace(ctx context.Context, plan topology.PlannedTunnel) error
 func (t *Tunnel) Establish(ctx context.Context) (keying.Report, error) {
 	report, err := t.a.agent.Establish(ctx, t.Plan.Name)
 	if errors.Is(err, agent.ErrNotCarried) { // unless there is nobody to answer
-		_, other := t.b.agent.TunnelState(ctx, t.Plan.Name)
-		err = blame(err, other)
+		err = blame(err, t.lab.ask(ctx, func(ctx context.Context) error {
+			_, err := t.b.agent.TunnelState(ctx, t.Plan.Name)
+			return err
+		}))
 	}
 	return report, err
 }
