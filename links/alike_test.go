@@ -100,7 +100,7 @@ func TestWireLikeNetem(t *testing.T) {
 	// Of more than fits both drop as much, and pass the rest at the rate.
 	t.Run("rate and queue", func(t *testing.T) {
 		const size, n = 1000, 300
-		s := topology.Shape{Rate: 2 * topology.Mbit, Delay: 50 * msec}
+		s := topology.Shape{Rate: 2 * topology.Mbit, Delay: 50 * msec, Queue: topology.Queue{Time: 150 * msec}}
 		fits := func(got traffic.Fates) (packets int, rate float64) {
 			if len(got.Arrived) < 20 {
 				t.Fatalf("%d of %d came", len(got.Arrived), n)
@@ -110,8 +110,8 @@ func TestWireLikeNetem(t *testing.T) {
 			return last + 1, float64((last-first)*(size+14+28)*8) / got.Arrived[last].At.Sub(got.Arrived[first].At).Seconds()
 		}
 		steadily(t, func() (late bool) {
-			x, rateX := fits(over(t, netem, s, size, n, 0))
-			y, rateY := fits(over(t, wire, s, size, n, 0))
+			x, rateX := fits(over(t, netem, s, size, n, msec)) // four times the rate, which an emulated processor sends
+			y, rateY := fits(over(t, wire, s, size, n, msec))
 			t.Logf("netem passed %d at %.3g bit/s, the wire %d at %.3g", x, rateX, y, rateY)
 			off := func(a, b, share float64) bool { return math.Abs(a-b) > share*(a+b)/2 }
 			return off(float64(x), float64(y), 0.25) || off(rateX, rateY, 0.15)

@@ -16,17 +16,20 @@ import (
 //     other end of what is below, it lets frames out at the rate.
 //   - netem delays, loses, duplicates, corrupts and reorders frames. It holds what is on its way and drops none for want
 //     of room: its limit is counted in packets, and so only bounds memory.
-//   - The queue holds frames whose delay is over and that wait for the rate: by bytes, as with tbf alone, and with room
-//     for what TCP has on its way in both directions, without which it could not keep a link with a delay busy.
+//   - The queue holds frames whose delay is over and that wait for the rate, by bytes.
 type netem struct{ kernel }
 
 func (netem) Name() string { return "netem" }
 
-// queuesAlone is why no link of queueing disciplines can do what is Scheduled.
-const queuesAlone = "the kernel's queues (tbf, netem) follow no traces or outages and are of no other kind or size"
+// queuesAlone is why no link of queueing disciplines can do what is Scheduled, but for a queue's size.
+const queuesAlone = "the kernel's queues (tbf, netem) follow no traces or outages, and none is CoDel"
 
 func (n netem) lacks(s topology.Shape) (needs, missing []string) {
-	if scheduled := s.Scheduled(); scheduled != nil {
+	scheduled := s
+	if s.Queue.Kind != topology.CoDel {
+		scheduled.Queue = topology.Queue{}
+	}
+	if scheduled := scheduled.Scheduled(); scheduled != nil {
 		return scheduled, []string{queuesAlone}
 	}
 	errTBF := n.tbf()
@@ -65,7 +68,7 @@ func (netem) queues(s topology.Shape, mtu int, seed uint64) []netlink.Qdisc {
 		filter,
 		&rawQdisc{
 			QdiscAttrs: netlink.QdiscAttrs{Handle: emulatorHandle, Parent: filterHandle | 1},
-			kind:       "netem", options: netemOptions(s, spread, inFlight(s, spread), seed),
+			kind:       "netem", options: netemOptions(s, spread, inFlight(s, spread, mtu), seed),
 		},
 		&rawQdisc{
 			QdiscAttrs: netlink.QdiscAttrs{Handle: backlogHandle, Parent: emulatorHandle | 1},
@@ -79,16 +82,16 @@ const vlanTag = 4
 
 // inFlight is the limit of netem in packets: what a link of that rate holds with its queue if its packets are small. A limit by the
 // size of large ones would make a delay cost small ones their rate.
-func inFlight(s topology.Shape, spread spread) uint32 {
+func inFlight(s topology.Shape, spread spread, mtu int) uint32 {
 	const (
 		small = 100 // bytes
 		fast  = 2e6 // packets per second, more than one sender makes
 		least = 1000
 	)
-	perSecond := fast
+	perSecond, waiting := fast, 0.0
 	if s.Rate > 0 {
-		perSecond = min(float64(s.Rate)/8/small, fast)
+		perSecond, waiting = min(float64(s.Rate)/8/small, fast), float64(medium.Room(s, mtu))/small
 	}
-	held := 3*s.Delay.Seconds() + spread.most*s.Jitter.Seconds() + latency.Seconds() + refill.Seconds()
-	return uint32(min(least+perSecond*held, math.MaxUint32))
+	held := 2*s.Delay.Seconds() + spread.most*s.Jitter.Seconds()
+	return uint32(min(least+perSecond*held+waiting, math.MaxUint32))
 }

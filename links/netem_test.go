@@ -216,13 +216,14 @@ func TestInFlight(t *testing.T) {
 		shape topology.Shape
 		least float64
 	}{
-		{topology.Shape{Rate: topology.Gbit, Delay: 100 * time.Millisecond}, 1e9 / 8 / 100 * 0.32},
-		{topology.Shape{Rate: topology.Gbit, Delay: 100 * time.Millisecond, Jitter: 50 * time.Millisecond}, 1e9 / 8 / 100 * (0.32 + 3.6*0.05)},
+		{topology.Shape{Rate: topology.Gbit, Delay: 100 * time.Millisecond}, 1e9 / 8 / 100 * 0.27},
+		{topology.Shape{Rate: topology.Gbit, Delay: 100 * time.Millisecond, Queue: topology.Queue{Time: time.Second}}, 1e9 / 8 / 100 * 1.2},
+		{topology.Shape{Rate: topology.Gbit, Delay: 100 * time.Millisecond, Jitter: 50 * time.Millisecond}, 1e9 / 8 / 100 * (0.27 + 3.6*0.05)},
 		{topology.Shape{Rate: 1000}, 1000},
-		{topology.Shape{Delay: time.Second}, 6e6},
+		{topology.Shape{Delay: time.Second}, 4e6},
 		{topology.Shape{Delay: time.Hour}, math.MaxUint32},
 	} {
-		if got := float64(inFlight(tt.shape, newSpread(tt.shape))); got < tt.least || got > 2*tt.least {
+		if got := float64(inFlight(tt.shape, newSpread(tt.shape), 1500)); got < tt.least || got > 2*tt.least {
 			t.Errorf("%v: %v, want at least %v", tt.shape, got, tt.least)
 		}
 	}
@@ -265,6 +266,12 @@ func TestNetemKeepsNothing(t *testing.T) {
 		case r.IntN(3) == 0:
 			s.Loss, s.GilbertElliott = 0, topology.GilbertElliott{P: r.Float64(), R: r.Float64(), Good: some(0.5)}
 		}
+		switch r.IntN(3) {
+		case 0:
+			s.Queue.Bytes = 2000 + r.Uint64N(1e6)
+		case 1:
+			s.Queue = topology.Queue{Kind: topology.DropTail, Time: time.Duration(1 + r.Int64N(int64(time.Second)))}
+		}
 		return s
 	}
 	changed, _, _ := pairOf(t, shaped(topology.Shape{Delay: time.Second}), shaper)
@@ -290,7 +297,7 @@ func TestNetemKeepsNothing(t *testing.T) {
 				"corruption":  {attrs[nl.TCA_NETEM_CORRUPT], words(share(want.Corruption), 0)},
 				"reordering":  {attrs[nl.TCA_NETEM_REORDER], words(share(want.Reordering), 0)},
 				"correlation": {attrs[nl.TCA_NETEM_CORR], words(0, 0, 0)},
-				"limit":       {head[4:8], words(inFlight(want, newSpread(want)))},
+				"limit":       {head[4:8], words(inFlight(want, newSpread(want), 1500))},
 				"duplication": {head[16:20], words(share(want.Duplication))},
 				"queue":       {got[side][backlogHandle], words(uint32(medium.Room(want, 1500)))},
 			} {
