@@ -191,11 +191,11 @@ func (r *runner) establish(ctx context.Context, t topology.PlannedTunnel) error 
 }
 
 func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
-	arrives := fmt.Sprintf("%s arrives", f.Name)
+	arrives, began := fmt.Sprintf("%s arrives", f.Name), traffic.Now()
 	for _, t := range f.Tunnels {
 		if slices.Contains(r.unkeyed, t) {
 			why := fmt.Sprintf("was not sent: tunnel %s has no keys", t)
-			r.flow(f, traffic.Result{}, why)
+			r.flow(f, began, traffic.Result{}, why)
 			r.check(arrives, false, why)
 			return nil
 		}
@@ -203,7 +203,7 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 	r.options.Progress(fmt.Sprintf("%s from %s to %s", f.Proto, f.From, f.To))
 	got, err := r.lab.Send(ctx, f, r.options.Duration)
 	if r.notCarried(ctx, err) {
-		r.flow(f, got, err.Error())
+		r.flow(f, began, got, err.Error())
 		r.check(arrives, false, fmt.Sprintf("%v; on its way: %s", err, r.waysText(f.Links)))
 		return nil
 	}
@@ -211,10 +211,10 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 		return err
 	}
 	if got.Bytes == 0 {
-		r.flow(f, got, "nothing arrived")
+		r.flow(f, began, got, "nothing arrived")
 		r.check(arrives, false, fmt.Sprintf("nothing did; on its way: %s", r.waysText(f.Links)))
 	} else {
-		r.flow(f, got, "")
+		r.flow(f, began, got, "")
 		r.check(arrives, true, report.Rate(got.BitsPerSecond))
 	}
 	if f.Proto == traffic.UDP && !r.lossy() {
@@ -233,14 +233,10 @@ func (r *runner) send(ctx context.Context, f topology.PlannedFlow) error {
 	return nil
 }
 
-// flow takes a flow into the result, with the reason why it was not delivered, if it was not.
-func (r *runner) flow(f topology.PlannedFlow, got traffic.Result, undelivered string) {
+// flow takes a flow into the result that was asked for at an instant, with the reason why it was not delivered, if it was not.
+func (r *runner) flow(f topology.PlannedFlow, asked traffic.Instant, got traffic.Result, undelivered string) {
 	flow := flowOf(f, r.options.Duration, got, undelivered)
-	if got.Start != 0 { // else it never began
-		flow.Start = r.since(got.Start)
-	} else {
-		flow.Start = r.since(traffic.Now())
-	}
+	flow.Start = r.since(cmp.Or(got.Start, asked))
 	r.result.Traffic = append(r.result.Traffic, flow)
 }
 

@@ -118,6 +118,9 @@ func TestDoNotCarried(t *testing.T) {
 				t.Errorf("no such checks: %v; %+v", tt.failed, result.Checks)
 			}
 			for i, f := range result.Traffic {
+				if f.Start <= 0 || f.Start > result.Duration || i > 0 && f.Start < result.Traffic[i-1].Start {
+					t.Errorf("flow %s starts at %v", f.Name, f.Start)
+				}
 				why, undelivered := tt.rows[f.Name]
 				if (f.Undelivered != "") != undelivered || !strings.Contains(f.Undelivered, why) || undelivered && f.Received != 0 {
 					t.Errorf("flow %s: %q, %d received", f.Name, f.Undelivered, f.Received)
