@@ -81,10 +81,13 @@ func plan(t *testing.T, text string) *topology.Plan {
 func TestDo(t *testing.T) {
 	owner.Check(t)
 	p := plan(t, small)
+	// Some 370 packets in all: more than are worth a rekey, and never twice as many on one SA, however long an exchange takes
+	// on a busy machine, for that would be too late.
+	p.Traffic[0].Rate = 3 * topology.Mbit
 	dir := filepath.Join(t.TempDir(), "deep", "captures")
 	var told []string
 	result, err := Do(t.Context(), p, Options{
-		Lab: lab.Options{Log: os.Stderr, Dataplane: probe.Gateway}, Duration: 400 * time.Millisecond, Capture: dir, Version: "v1", Command: []string{"pqlab", "run"},
+		Lab: lab.Options{Log: os.Stderr, Dataplane: probe.Gateway}, Duration: 800 * time.Millisecond, Capture: dir, Version: "v1", Command: []string{"pqlab", "run"},
 		Progress: func(s string) { told = append(told, s) },
 	})
 	if err != nil {

@@ -344,9 +344,9 @@ func runCaptureDecrypted(t *testing.T, w way) {
 name: loaded
 nodes: [{name: a, kind: host}, {name: b, kind: host}]
 links: [{name: a-b, kind: fibre, a: a, b: b}]
-tunnels: [{name: ab, a: a, b: b, rekey: {packets: 300}}]
-traffic:
-  - {from: a, to: b, proto: udp, rate: 4Mbit/s, frame_size: 800, duration: 1600ms}
+tunnels: [{name: ab, a: a, b: b, suite: mldsa44+mlkem512, rekey: {packets: 300}}]
+traffic: # worth one rekey, and never twice as many packets on an SA, which would be too late
+  - {from: a, to: b, proto: udp, rate: 2Mbit/s, frame_size: 800, duration: 1600ms}
   - {from: a, to: b, proto: tcp, rate: 4Mbit/s, duration: 100ms}
 `)
 	r := pqlab(t, append([]string{"run", lab, "--capture", dir, "--export-keys", "--json"}, w.flags()...)...)
