@@ -19,23 +19,27 @@ type direction struct {
 	outages []topology.Outage
 	began   time.Duration // the shape
 	ordered bool
-	varied  line          // in the part of the delay that varies
-	lastIn  time.Duration // when the last of them is, or was, through it
-	front   queue         // waiting for the rate before all others: they were reordered
+	varied  delay // the part of the delay that varies
+	front   queue // waiting for the rate before all others: they were reordered
 	queue   queue
 	pace    pace
 	sending *Packet // nil: nothing
 	from    *queue  // that sending was in
 	unsent  uint64  // bits of sending, at the time since
 	since   time.Duration
-	sent    time.Duration              // when nothing of it will be left
-	last    line                       // sent, in the part of the delay that all have
-	lastOut time.Duration              // when the last of them comes, or came
-	most    struct{ varied, last int } // bytes that these may hold
-	entered uint64                     // packets
+	sent    time.Duration // when nothing of it will be left
+	same    delay         // the part of the delay that all have
+	entered uint64        // packets
 	out     []*Packet
 	count   Counters
 	free    []*Packet
+}
+
+// delay holds packets for a time.
+type delay struct {
+	line
+	latest time.Duration // when the last of them leaves, or left
+	most   int           // bytes that it may hold
 }
 
 func newDirection(s topology.Shape, mtu int, seed uint64) *direction {
@@ -63,9 +67,9 @@ func (d *direction) set(now time.Duration, s topology.Shape) {
 		d.queue.codel = &c
 	}
 	fastest := d.pace.fastest()
-	d.most.varied = inFlight(fastest, d.chance.most-d.chance.least)
-	if d.most.last = math.MaxInt; d.pace.none() { // a rate lets no more pass
-		d.most.last = inFlight(fastest, d.chance.least)
+	d.varied.most = inFlight(fastest, d.chance.most-d.chance.least)
+	if d.same.most = math.MaxInt; d.pace.none() { // a rate lets no more pass
+		d.same.most = inFlight(fastest, d.chance.least)
 	}
 }
 
@@ -176,19 +180,23 @@ func (d *direction) meet(now time.Duration, p Packet, fate draw) {
 		d.wait(now, &d.front, q)
 	default:
 		q.rest = d.chance.least
-		due := now + fate.delay - q.rest
-		if d.ordered {
-			due = max(due, d.lastIn)
-		}
-		d.lastIn = max(due, d.lastIn)
-		switch {
-		case due <= now:
-			d.arrive(now, q)
-		case d.varied.bytes+q.Size > d.most.varied:
-			d.lose(now, q)
-		default:
-			d.varied.push(due, q)
-		}
+		d.delay(&d.varied, now, now+fate.delay-q.rest, q, d.arrive)
+	}
+}
+
+// delay holds a packet until it is due, or gives it to next at once.
+func (d *direction) delay(by *delay, now, due time.Duration, p *Packet, next func(time.Duration, *Packet)) {
+	if d.ordered {
+		due = max(due, by.latest)
+	}
+	by.latest = max(due, by.latest)
+	switch {
+	case due <= now:
+		next(now, p)
+	case by.bytes+p.Size > by.most:
+		d.lose(now, p)
+	default:
+		by.push(due, p)
 	}
 }
 
@@ -220,19 +228,7 @@ func (d *direction) wait(now time.Duration, q *queue, p *Packet) {
 
 // leave lets the rest of the delay of a packet pass that was sent.
 func (d *direction) leave(now time.Duration, p *Packet) {
-	due := now + p.rest
-	if d.ordered {
-		due = max(due, d.lastOut)
-	}
-	d.lastOut = max(due, d.lastOut)
-	switch {
-	case due <= now:
-		d.emit(now, p)
-	case d.last.bytes+p.Size > d.most.last:
-		d.lose(now, p)
-	default:
-		d.last.push(due, p)
-	}
+	d.delay(&d.same, now, now+p.rest, p, d.emit)
 }
 
 // send begins to send the next packet, if there is one. The line is idle.
@@ -252,11 +248,11 @@ func (d *direction) send(now time.Duration) {
 func (d *direction) advance(now time.Duration) {
 	for {
 		in, entering := d.varied.first()
-		out, leaving := d.last.first()
+		out, leaving := d.same.first()
 		sending := d.sending != nil
 		switch {
 		case leaving && out <= now && !(sending && d.sent < out) && !(entering && in < out):
-			d.emit(out, d.last.pop())
+			d.emit(out, d.same.pop())
 		case sending && d.sent <= now && !(entering && in < d.sent):
 			p := d.sending
 			d.from.bytes -= p.Size
@@ -275,7 +271,7 @@ func (d *direction) next() (at time.Duration, ok bool) {
 	if len(d.out) > 0 {
 		return d.out[0].Due, true
 	}
-	at, ok = d.last.first()
+	at, ok = d.same.first()
 	if in, is := d.varied.first(); is && (!ok || in < at) {
 		at, ok = in, true
 	}

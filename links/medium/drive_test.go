@@ -179,8 +179,8 @@ func TestEachComesOutOnce(t *testing.T) {
 			if c.Packets != n || c.Fates != fates[port] || c.Copies != copies[port] || c.Corrupted != corrupted[port] || len(seen[port]) != int(n) {
 				t.Errorf("port %d: %+v, want %d packets, %v, %d copies, %d corrupted", port, c, n, fates[port], copies[port], corrupted[port])
 			}
-			if d := l.directions[port]; d.varied.bytes != 0 || d.last.bytes != 0 || d.queue.bytes != 0 || d.front.bytes != 0 {
-				t.Errorf("port %d: an empty link holds %d + %d bytes, its queues %d + %d", port, d.varied.bytes, d.last.bytes, d.queue.bytes, d.front.bytes)
+			if d := l.directions[port]; d.varied.bytes != 0 || d.same.bytes != 0 || d.queue.bytes != 0 || d.front.bytes != 0 {
+				t.Errorf("port %d: an empty link holds %d + %d bytes, its queues %d + %d", port, d.varied.bytes, d.same.bytes, d.queue.bytes, d.front.bytes)
 			}
 		}
 	})
@@ -441,7 +441,7 @@ func TestQueueDecides(t *testing.T) {
 					l := newTest(s)
 					if !bounded {
 						d := l.directions[0]
-						d.most.varied, d.most.last = math.MaxInt, math.MaxInt
+						d.varied.most, d.same.most = math.MaxInt, math.MaxInt
 					}
 					r := rand.New(rand.NewPCG(7, 8))
 					const packets = 5000
