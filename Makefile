@@ -5,7 +5,7 @@ GO ?= go
 noble = pqc/falcon/noble
 installed = $(noble)/node_modules/.package-lock.json
 
-.PHONY: demo test testvm testvm_links testvm_commands testvm_xfrm floats lint bench fidelity kills fuzz guest tshark build clean
+.PHONY: demo test testvm testvm_links testvm_commands testvm_xfrm whole floats lint bench fidelity kills fuzz guest tshark build clean
 
 ## demo: one lab from topology to rekeying ESP traffic over Wi-Fi, measured; the report is out/demo/index.html. Airtime takes TAP
 ## interfaces, and a machine that lends none runs the lab without
@@ -18,7 +18,7 @@ demo: build
 ## Tests wait much, so that four packages run at a time; those that take longest begin
 test: lint build guest tshark $(installed)
 	$(GO) tool gotestsum --format pkgname -- -race -timeout 30m -p 4 ./suites/... ./cmd/... ./...
-	$(MAKE) --no-print-directory floats
+	$(MAKE) --no-print-directory whole floats
 	@if command -v qemu-system-x86_64 >/dev/null && { bin/pqlab vm fetch >/dev/null || bin/pqlab vm -- true; }; then \
 		$(MAKE) --no-print-directory testvm; \
 	else \
@@ -40,6 +40,10 @@ testvm_commands:
 	$(guest_test) -run 'RunXfrm|RunStrongSwan|RunCaptureDecrypted/xfrm|ByHand|HandRefused|MeasureSAs' ./cmd/pqlab ./bench
 testvm_xfrm:
 	$(guest_test) ./ipsec/xfrm ./internal/xfrmnl
+
+## whole: all of the tests that compute for long, of which the race detector, under which they take five to ten times as long, gets a part
+whole:
+	CGO_ENABLED=0 $(GO) test -count 1 $$(grep -rl --include='*_test.go' '"pqlab/internal/race"' . | xargs -n1 dirname | sort -u) ./internal/race
 
 ## floats: Falcon where the compiler could fuse multiplications and additions, and in integers only: the results are the same
 floats:

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pqlab/internal/race"
 )
 
 // dice is randomness that several goroutines share.
@@ -36,7 +38,7 @@ type weather struct {
 func TestNoPacketIsLost(t *testing.T) {
 	t.Parallel()
 	seeds := 30
-	if testing.Short() {
+	if testing.Short() || race.Enabled {
 		seeds = 10
 	}
 	for name, w := range map[string]weather{

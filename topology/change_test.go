@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/internal/race"
 	"pqlab/topology"
 )
 
@@ -266,6 +267,7 @@ func FuzzParseChange(f *testing.F) {
 // What a change reads from files and from standard input is sent in their place, and means the same.
 func TestInlineChange(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/internal/race"
 	"pqlab/topology"
 )
 
@@ -332,6 +333,7 @@ func TestTraceFilesRefused(t *testing.T) {
 // A topology too large to be read again is not written.
 func TestMarshalOfLongTraces(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	var steps []topology.RateStep
 	for i := range 1 << 16 {
 		steps = append(steps, step(time.Duration(1e6+i), topology.Rate(i+1)))

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/internal/race"
 	"pqlab/topology"
 )
 
@@ -155,6 +156,7 @@ func TestLoadOfNoFile(t *testing.T) {
 
 // Hostile files end in an error soon, and in little memory.
 func TestHostile(t *testing.T) {
+	race.Skip(t)
 	const mega = 1 << 18
 	for name, text := range map[string]string{
 		"too large":      strings.Repeat("#", 9*mega),

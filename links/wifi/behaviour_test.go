@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/internal/race"
 	"pqlab/links/medium"
 )
 
@@ -20,11 +21,12 @@ func jain(of map[int]float64) float64 {
 
 func TestEqualStationsAreServedEqually(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
+	type row struct {
 		name     string
 		round    bool
 		up, down bool
-	}{{"up", false, true, false}, {"down", false, false, true}, {"down by turns", true, false, true}} {
+	}
+	for _, tt := range race.First([]row{{"up", false, true, false}, {"down", false, false, true}, {"down by turns", true, false, true}}, 1) {
 		c := Config{Seed: 1, RoundRobin: tt.round}
 		var ports []int
 		for i := range 6 {
@@ -140,7 +142,7 @@ func goodputAt(tb testing.TB, s Station, port int, duration time.Duration) float
 // The farther the slower, from the fastest rate to nothing; and each wall is some metres.
 func TestDistance(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"bridge-ac-4x4-160", "laptop-ac-2x2-160", "jetson-ac-2x2-80", "phone-ac-1x1-80", "iot-n-1x1-20"} {
+	for _, name := range race.First([]string{"iot-n-1x1-20", "phone-ac-1x1-80", "jetson-ac-2x2-80", "laptop-ac-2x2-160", "bridge-ac-4x4-160"}, 1) {
 		for port, way := range []string{"up", "down"} {
 			before := math.Inf(1)
 			first, last := 0.0, 0.0
@@ -174,7 +176,7 @@ func TestDistance(t *testing.T) {
 // that loses more.
 func TestRateControl(t *testing.T) {
 	t.Parallel()
-	for _, metres := range []float64{2, 8, 15, 22, 30, 45} {
+	for _, metres := range race.First([]float64{22, 2, 8, 15, 30, 45}, 1) {
 		s := Station{Profile: profile(t, "jetson-ac-2x2-80"), Distance: metres}
 		got := goodputAt(t, s, 0, 5*time.Second)
 		best := 0.0
@@ -291,19 +293,20 @@ func TestInterferers(t *testing.T) {
 		return got, m.Snapshot().Stations[0].Up
 	}
 	free, _ := run()
-	for _, tt := range []struct {
+	type row struct {
 		name       string
 		interferer Interferer
 		low, high  float64 // of what is free
 		per        float64 // at least
-	}{
+	}
+	for _, tt := range race.First([]row{
 		{"heard, 30 %", Interferer{Duty: 0.3, Power: -50}, 0.5, 0.72, 0.05},
 		{"heard, 60 %", Interferer{Duty: 0.6, Power: -50}, 0.1, 0.42, 0.05},
 		{"not heard, 30 %", Interferer{Duty: 0.3, Power: -65}, 0.1, 0.75, 0.1},
 		{"far away", Interferer{Duty: 0.5, Power: -110}, 0.97, 1.03, 0},
 		{"another network, 40 %", Interferer{Duty: 0.4, Defers: true}, 0.5, 0.7, 0},
 		{"a saturated network", Interferer{Duty: 0.99, Burst: 1100 * time.Microsecond, Defers: true}, 0.25, 0.6, 0},
-	} {
+	}, 1) {
 		got, d := run(tt.interferer)
 		t.Logf("%s: %.0f of %.0f Mbit/s, PER %.3f, %d collisions", tt.name, got, free, d.PER(), d.Collisions)
 		if got < tt.low*free || got > tt.high*free || d.PER() < tt.per {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"pqlab/internal/race"
 	"pqlab/links/medium"
 )
 
@@ -141,7 +142,7 @@ func traffic(r *rand.Rand, g *rig, ports int) {
 // the channel is never used by two who do not collide.
 func TestAnyCell(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(150) {
+	for seed := range uint64(race.Times(150, 15)) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		c := randomConfig(r)
 		g := newRig(t, c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"pqlab/internal/race"
 	"pqlab/pqc"
 )
 
@@ -167,6 +168,9 @@ func TestEachByteMatters(t *testing.T) {
 		switch suite.String() {
 		case "dilithium2+kyber512", "mldsa44+mlkem512":
 			step = 1
+		}
+		if race.Enabled {
+			step *= 7
 		}
 		for _, mode := range []struct{ mutual, pinned bool }{{false, false}, {true, true}} {
 			t.Run(fmt.Sprintf("%v/mutual=%v/pinned=%v", suite, mode.mutual, mode.pinned), func(t *testing.T) {

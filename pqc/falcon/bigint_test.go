@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"testing"
+
+	"pqlab/internal/race"
 )
 
 // testRand is a source of the same numbers at each run.
@@ -130,6 +132,7 @@ func TestCentreBig(t *testing.T) {
 
 func TestBezout(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	r := testRand(t.Name())
 	check := func(X, Y *big.Int, words int) {
 		t.Helper()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/big"
 	"testing"
+
+	"pqlab/internal/race"
 )
 
 // testSHAKE is the i-th source of a test, the same one at each run.
@@ -22,7 +24,7 @@ func TestNTRUGen(t *testing.T) {
 		t.Run(fmt.Sprint(1<<logn), func(t *testing.T) {
 			t.Parallel()
 			keys := min(200, 20+2048>>logn)
-			if testing.Short() {
+			if testing.Short() || race.Enabled {
 				keys = 5
 			}
 			for i := range keys {
@@ -176,6 +178,7 @@ func TestGaussSample(t *testing.T) {
 // The coefficients have the standard deviation of the specification, at all degrees, and an odd sum.
 func TestGaussPolynomial(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	for logn := uint(2); logn <= 10; logn++ {
 		n := 1 << logn
 		source := &gaussSource{rng: testSHAKE(t.Name(), int(logn))}

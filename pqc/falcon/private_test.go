@@ -4,12 +4,15 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"pqlab/internal/race"
 )
 
 // TestPrivateKeysWithLowestG: with (F, G) any (F, G) + m·x^j·(f, g) solves the equation, and signs as well. One with a -128 in
 // G is no key: GenerateKey makes none, and the reference implementation refuses it.
 func TestPrivateKeysWithLowestG(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	each(t, func(t *testing.T, d Degree) {
 		key := sampleKey(t, d)
 		n := int(d)

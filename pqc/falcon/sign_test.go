@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+
+	"pqlab/internal/race"
 )
 
 // Signing with the vectors' own keys gives the vectors' bytes, with float64 and with integers, with FMA allowed and without.
@@ -35,6 +37,7 @@ func TestVectorsSign(t *testing.T) {
 // hundred is; those of Falcon-512 never are.
 func TestSignAgainWhenTooLong(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	const d = Degree1024
 	key := sampleKey(t, d)
 	message, nonce := []byte("long"), new([nonceSize]byte)
@@ -98,6 +101,7 @@ func TestSignConcurrently(t *testing.T) {
 // (Falcon spec 3.9.1, algorithm 10): mere rounding would keep it within half a basis vector, and show it.
 func TestDistancesAreGaussian(t *testing.T) {
 	t.Parallel()
+	race.Skip(t)
 	each(t, func(t *testing.T, d Degree) {
 		n := int(d)
 		samples := 400 * 512 / n
