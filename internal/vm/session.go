@@ -22,7 +22,7 @@ import (
 const grace = 2 * time.Second
 
 // setupLimit is how long the guest may take between its hello and the command's start.
-const setupLimit = 60 * time.Second
+const setupLimit = 3 * time.Minute
 
 // session is a command in a guest that is up.
 type session struct {

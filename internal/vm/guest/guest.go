@@ -140,7 +140,7 @@ func loadBoot() error {
 
 // Limits of what comes up beside us.
 const (
-	portLimit = 20 * time.Second
+	portLimit = time.Minute
 	portPoll  = time.Millisecond
 )
 
