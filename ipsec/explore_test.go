@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"pqlab/internal/race"
 )
 
 // explore runs f once for each sequence of choices that f can make. choose(n) gives 0 to n-1.
@@ -57,8 +55,8 @@ func TestSimultaneousRekeyInAllInterleavings(t *testing.T) {
 	}{
 		{1, 0}, {4, 0}, {4, 1},
 	} {
-		if tt.breaks > 0 && (testing.Short() || race.Enabled) {
-			t.Log("without breaks of connections: -short, or the race detector")
+		if tt.breaks > 0 && testing.Short() {
+			t.Log("without breaks of connections: -short")
 			continue
 		}
 		t.Run(fmt.Sprintf("seed %d, %d breaks", tt.seed, tt.breaks), func(t *testing.T) {

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"pqlab/internal/race"
 )
 
 // dice is randomness that several goroutines share.
@@ -38,7 +36,7 @@ type weather struct {
 func TestNoPacketIsLost(t *testing.T) {
 	t.Parallel()
 	seeds := 30
-	if testing.Short() || race.Enabled {
+	if testing.Short() {
 		seeds = 10
 	}
 	for name, w := range map[string]weather{
