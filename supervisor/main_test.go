@@ -328,7 +328,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	deadline := time.Now().Add(2 * time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within two minutes: %s", what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
