@@ -433,7 +433,7 @@ func until(t testing.TB, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not within 20 s")
+			t.Fatal("not within two minutes")
 		}
 	}
 }

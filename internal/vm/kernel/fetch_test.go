@@ -304,7 +304,7 @@ func TestFetchStopped(t *testing.T) {
 func waitFor(t testing.TB, path string) {
 	for deadline := time.Now().Add(2 * time.Minute); !exists(path); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Errorf("no %s after 20 s", path)
+			t.Errorf("no %s after two minutes", path)
 			return
 		}
 	}
