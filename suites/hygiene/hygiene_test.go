@@ -28,7 +28,9 @@ func build(t *testing.T) string {
 		}
 	}
 	binary := filepath.Join(dir, "pqlab")
-	if out, err := exec.Command("go", "build", "-o", binary, "pqlab/cmd/pqlab").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", binary, "pqlab/cmd/pqlab")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return binary

@@ -1,6 +1,7 @@
 package links_test
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -13,7 +14,9 @@ func TestMain(m *testing.M) { testlab.Main(m) }
 
 func TestLinks(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "pqlab")
-	if out, err := exec.Command("go", "build", "-o", binary, "pqlab/cmd/pqlab").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", binary, "pqlab/cmd/pqlab")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	testlab.Run(t, "links", func(e testlab.Env) {
