@@ -15,9 +15,10 @@ demo: build
 	demo "$$@" || { status=$$?; [ $$status = 3 ] || exit $$status; demo "$$@" --shaper none; }
 
 ## test: lint, every test with the race detector, which is every claim too, and then testvm; what was skipped says why.
-## Tests wait much, so that four packages run at a time; those that take longest begin
+## Tests wait much, so that four packages run at a time; those that take longest begin. Vet has run: lint's has all
+# checks of go test's own, and -race below is for the files that only the detector sees
 test: lint build guest tshark $(installed)
-	$(GO) tool gotestsum --format pkgname -- -race -timeout 30m -p 4 ./suites/... ./cmd/... ./...
+	$(GO) tool gotestsum --format pkgname -- -race -vet=off -timeout 30m -p 4 ./suites/... ./cmd/... ./...
 	$(MAKE) --no-print-directory whole floats
 	@if command -v qemu-system-x86_64 >/dev/null && { bin/pqlab vm fetch >/dev/null || bin/pqlab vm -- true; }; then \
 		$(MAKE) --no-print-directory testvm; \
@@ -55,6 +56,7 @@ floats:
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt needed:"; echo "$$unformatted"; exit 1; fi
 	CGO_ENABLED=0 $(GO) vet ./...
+	$(GO) vet -race $$(grep -rl --include='*.go' '^//go:build race' . | xargs -n1 dirname)
 	CGO_ENABLED=0 $(GO) tool staticcheck ./...
 
 ## bench: what is slow, measured
