@@ -252,7 +252,7 @@ func TestUnreadInput(t *testing.T) {
 	if v.end(); v.status != 6 || v.text[channel.Output].String() != "ready\ngot it\n" {
 		t.Errorf("%d, %q", v.status, v.text[channel.Output])
 	}
-	v = converse(t, sh("exec <&-; echo closed; sleep 1000"))
+	v = converse(t, sh("exec <&-; echo closed; exec sleep 1000"))
 	v.says(channel.Output, "closed")
 	v.send(channel.Input, make([]byte, 30000)...)
 	v.until(func(channel.Kind) bool { return v.credit == 30000 })
@@ -264,9 +264,10 @@ func TestUnreadInput(t *testing.T) {
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	// The child has no traps, and so ends by the signal that reaches it.
-	const script = "trap 'echo parent' %[1]s; env sh -c 'echo ready; exec sleep 0.5'; echo child $?; exit 0"
+	const script = "trap 'echo parent' %[1]s; env sh -c 'echo ready; exec sleep %[2]d'; echo child $?; exit 0"
 	for s, reaches := range map[unix.Signal]bool{unix.SIGINT: true, unix.SIGHUP: true, unix.SIGTERM: false, unix.SIGUSR2: false} {
-		v := converse(t, sh(fmt.Sprintf(script, strings.TrimPrefix(unix.SignalName(s), "SIG"))))
+		seconds := map[bool]int{true: 1000, false: 3}[reaches] // long enough for the signal to come before the child ends by itself
+		v := converse(t, sh(fmt.Sprintf(script, strings.TrimPrefix(unix.SignalName(s), "SIG"), seconds)))
 		v.says(channel.Output, "ready")
 		v.send(channel.Signal, byte(s))
 		v.end()
