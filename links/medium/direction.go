@@ -19,8 +19,9 @@ type direction struct {
 	outages []topology.Outage
 	began   time.Duration // the shape
 	ordered bool
-	varied  delay // the part of the delay that varies
-	front   queue // waiting for the rate before all others: they were reordered
+	varied  delay         // the part of the delay that varies
+	through time.Duration // when the last that was delayed is through all of its delay, but for what it waits for the rate
+	front   queue         // waiting for the rate before all others: they were reordered
 	queue   queue
 	pace    pace
 	sending *Packet // nil: nothing
@@ -179,8 +180,13 @@ func (d *direction) meet(now time.Duration, p Packet, fate draw) {
 		d.count.Reordered++
 		d.wait(now, &d.front, q)
 	default:
-		q.rest = d.chance.least
-		d.delay(&d.varied, now, now+fate.delay-q.rest, q, d.arrive)
+		in, out := now+fate.delay-d.chance.least, now+fate.delay
+		if d.ordered {
+			in, out = max(in, d.varied.latest), max(out, d.through)
+		}
+		d.through = max(out, d.through)
+		q.rest = min(d.chance.least, out-in) // less where it waits for one of an earlier shape, of which all had less
+		d.delay(&d.varied, now, in, q, d.arrive)
 	}
 }
 

@@ -337,3 +337,71 @@ func TestWhole(t *testing.T) {
 		}
 	}
 }
+
+// Nor does a change have a packet wait for longer than its delay, and for those before it.
+func TestSetWhereDelaysVary(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	wide := topology.Shape{Delay: 60 * ms, Jitter: 15 * ms, Distribution: "uniform"}
+	narrow := topology.Shape{Delay: 60 * ms, Jitter: ms, Distribution: "uniform"}
+	reordering := topology.Shape{Delay: 60 * ms, Reordering: 0.1}
+	fixed, short := topology.Shape{Delay: 60 * ms}, topology.Shape{Delay: 5 * ms}
+	for _, tt := range [][2]topology.Shape{
+		{wide, fixed}, {wide, short}, {wide, narrow}, {wide, reordering}, {fixed, wide}, {short, wide}, {narrow, wide},
+		{reordering, fixed}, {reordering, short}, {reordering, wide}, {fixed, reordering}, {short, reordering},
+	} {
+		for _, rate := range []topology.Rate{0, 80e6} {
+			const packets, change = 300, 100
+			sending := time.Duration(0) // at most, of all that may wait at once
+			if rate > 0 {
+				sending = packets * 10 * time.Microsecond
+			}
+			tt[0].Rate, tt[1].Rate = rate, rate
+			l := newTest(tt[0])
+			var latest [2]time.Duration // of those before the change and those after it
+			var last uint64
+			see := func(_ int, p Packet) {
+				shape := min(int(p.Number/change), 1)
+				if most := max(p.Entered+newChance(tt[shape], 1).most, latest[0]) + sending; p.Fate.Lost() || p.Due > most {
+					t.Errorf("%v, then %v: packet %d is %v, at %v, by %v", tt[0], tt[1], p.Number, p.Fate, p.Due, most)
+				}
+				if tt[0].Reordering+tt[1].Reordering == 0 && p.Number < last {
+					t.Errorf("%v, then %v: packet %d comes after packet %d", tt[0], tt[1], p.Number, last)
+				}
+				latest[shape], last = max(latest[shape], p.Due), p.Number
+			}
+			for i := range packets {
+				now := time.Duration(i) * ms
+				if i == change {
+					l.Set(now, 0, tt[1])
+				}
+				l.Enter(now, 0, Packet{Size: 100, Frames: 1})
+				l.Leave(now, see)
+			}
+			l.Leave(time.Hour, see)
+			if last == 0 {
+				t.Errorf("%v, then %v: nothing came", tt[0], tt[1])
+			}
+		}
+	}
+}
+
+// What waits for the rate after a delay became short waits for what is on its way meanwhile, not after that.
+func TestSetBeforeABurst(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	const packets, size = 100, 1000
+	shape := topology.Shape{Rate: 8e6, Delay: 60 * ms, Queue: topology.Queue{Bytes: packets * size}} // 1 ms for each
+	l := newTest(shape)
+	l.Enter(0, 0, Packet{Size: size, Frames: 1})
+	shape.Delay = 5 * ms
+	l.Set(ms, 0, shape)
+	for range packets {
+		l.Enter(ms, 0, Packet{Size: size, Frames: 1})
+	}
+	l.Leave(time.Hour, func(_ int, p Packet) {
+		if want := max(61*ms, time.Duration(1+p.Number+5)*ms); p.Fate.Lost() || p.Due != want {
+			t.Errorf("packet %d is %v, at %v, want %v", p.Number, p.Fate, p.Due, want)
+		}
+	})
+}
