@@ -68,9 +68,9 @@ func (d *direction) set(now time.Duration, s topology.Shape) {
 		d.queue.codel = &c
 	}
 	fastest := d.pace.fastest()
-	d.varied.most = inFlight(fastest, d.chance.most-d.chance.least)
-	if d.same.most = math.MaxInt; d.pace.none() { // a rate lets no more pass
-		d.same.most = inFlight(fastest, d.chance.least)
+	d.varied.allow(now, fastest, d.chance.most-d.chance.least)
+	if d.same.allow(now, fastest, d.chance.least); !d.pace.none() { // a rate lets no more pass
+		d.same.most = math.MaxInt
 	}
 }
 
@@ -204,6 +204,11 @@ func (d *direction) delay(by *delay, now, due time.Duration, p *Packet, next fun
 	default:
 		by.push(due, p)
 	}
+}
+
+// allow bounds what may be held for so long, with room for what has to wait for packets that are held for longer.
+func (d *delay) allow(now time.Duration, fastest topology.Rate, long time.Duration) {
+	d.most = d.bytes + inFlight(fastest, max(long, d.latest-now))
 }
 
 // lose gives out a packet for which there is no room.

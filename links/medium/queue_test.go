@@ -405,3 +405,33 @@ func TestSetBeforeABurst(t *testing.T) {
 		}
 	})
 }
+
+// What has to wait for what was on its way when a link changed has room for that, and is not lost.
+func TestSetLosesNothing(t *testing.T) {
+	t.Parallel()
+	const ms, size = time.Millisecond, testMTU + header
+	varied := topology.Shape{Rate: topology.Gbit, Delay: 40 * ms, Jitter: 5 * ms, Distribution: "uniform"} // its queue has what waits
+	for _, tt := range [][2]topology.Shape{
+		{varied, {Rate: topology.Gbit, Delay: 40 * ms}}, {varied, {Rate: topology.Gbit}}, {varied, {}},
+		{{Rate: topology.Gbit, Delay: 40 * ms}, {}}, {{Delay: 40 * ms}, {}}, {{Delay: 40 * ms}, {Delay: 5 * ms}}, {{Delay: 40 * ms}, varied},
+		{varied, {Rate: 10 * topology.Mbit, Queue: topology.Queue{Bytes: 64 << 20}}},
+	} {
+		l := newTest(tt[0])
+		now, gap := time.Duration(0), size*8*10/9*time.Nanosecond // nine tenths of the rate
+		send := func(until time.Duration) {
+			for ; now < until; now += gap {
+				l.Enter(now, 0, Packet{Size: size, Frames: 1})
+				l.Leave(now, func(int, Packet) {})
+			}
+		}
+		send(100 * ms)
+		l.Set(now, 0, tt[1])
+		if tt[1].Rate > 0 {
+			gap *= time.Duration(topology.Gbit / tt[1].Rate)
+		}
+		send(300 * ms)
+		if lost := l.Counters(0).Lost(); lost > 0 {
+			t.Errorf("%v, then %v: %d lost", tt[0], tt[1], lost)
+		}
+	}
+}
