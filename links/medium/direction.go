@@ -11,7 +11,8 @@ import (
 // direction is what a link does to the packets of one sender. A packet's fate is decided when it enters. Then its delay
 // passes that others may not have, then it waits in the queue to be sent at the rate, and then what is left of its delay
 // passes, which all have. A link whose delay is always the same so drops what finds no room at once, and only what the rate
-// lets pass is on its way; the times at which packets come are those of a link that delays first, as netem in package links.
+// lets pass is on its way; the times at which packets come are those of a link that delays first, as netem in package links,
+// but that a change of the rate, by set or by a trace, is seen later at the other end: by the delay that follows.
 type direction struct {
 	mtu     int
 	seed    uint64
