@@ -164,7 +164,7 @@ func fromStatus(node, call string, err error) error {
 	s := status.Convert(err)
 	e := &Error{Node: node, Call: call, Reason: s.Message()}
 	if s.Code() == codes.Unavailable {
-		e.Reason = "its agent has ended"
+		e.Reason = "its agent has ended or hangs"
 	}
 	for _, sentinel := range sentinels {
 		if s.Code() == sentinel.code {

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 )
 
 // serviceName is the gRPC service that an agent serves.
@@ -115,6 +117,13 @@ func receive[Out any](ctx context.Context, c *Client, name string, in any, f fun
 	return ended, nil
 }
 
+const (
+	// quiet is how long a connection on which calls wait is silent before the agent is asked whether it is there, and
+	// silence is how long that may take on a busy machine. Then the calls fail: an agent that hangs holds nobody up for ever.
+	quiet   = 10 * time.Second
+	silence = 30 * time.Second
+)
+
 // dial makes a gRPC connection of the one stream that it is given.
 func dial(conn net.Conn) (*grpc.ClientConn, error) {
 	first := make(chan net.Conn, 1)
@@ -122,6 +131,7 @@ func dial(conn net.Conn) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///agent",
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: quiet, Timeout: silence}),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {
 			case c := <-first:

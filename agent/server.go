@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	"pqlab/internal/clock"
 	"pqlab/ipsec"
@@ -100,7 +101,8 @@ func openPlane(c Config) (ipsec.Dataplane, error) {
 // serve answers the calls that come on conn, and returns when conn has ended, as it does with the lab, and every call has.
 func (s *Server) serve(conn net.Conn) error {
 	g := grpc.NewServer(grpc.ForceServerCodec(codec{}), grpc.WaitForHandlers(true),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: quiet / 2}))
 	g.RegisterService(&service, s)
 	err := g.Serve(newSingle(conn))
 	s.stop()

@@ -45,7 +45,21 @@ func TestSendKilled(t *testing.T) {
 // A sink whose agent hangs is not the network's doing either, and does not hang the lab.
 func TestSendStopped(t *testing.T) {
 	t.Parallel()
-	l := up(t, topology.New("x").Host("source").Host("sink").Ethernet("source", "sink").TCP("source", "sink"), Options{})
+	for _, proto := range []string{traffic.TCP, traffic.UDP} {
+		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
+			b := topology.New("x").Host("source").Host("sink").Ethernet("source", "sink")
+			if proto == traffic.TCP {
+				b.TCP("source", "sink")
+			} else {
+				b.UDP("source", "sink", topology.Mbit)
+			}
+			sendStopped(t, up(t, b, Options{}))
+		})
+	}
+}
+
+func sendStopped(t *testing.T, l *Lab) {
 	l.patience = time.Second
 	ended := make(chan error, 1)
 	go func() {

@@ -55,11 +55,10 @@ func (f flow) offer(ctx context.Context, r topology.Rate, d time.Duration) {
 // near is how far the middle one of all windows may be off the rate. A busy machine takes from some windows, and lets others
 // catch up; an emulated one has little to spare for any, nor has one of which the wire says how late it was run.
 func (f flow) near(r topology.Rate) float64 {
-	const most = 0.1
 	if guest.Emulated() {
-		return most
+		return 0.1
 	}
-	return min(most, 0.01+f.late().P99.Seconds()*float64(r)/(window*frame*8))
+	return min(0.025, 0.01+f.late().P99.Seconds()*float64(r)/(window*frame*8))
 }
 
 // late is how late a wire says that packets left it.
