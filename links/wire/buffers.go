@@ -7,7 +7,7 @@ import "math/bits"
 // zero value is empty.
 type buffers struct {
 	free [classes][][]byte
-	kept int // bytes
+	kept int // bytes, but of the biggest
 }
 
 const (
@@ -16,7 +16,7 @@ const (
 	// biggest is for what a read may give: a little more than 64 KiB.
 	biggest = 66 << 10
 
-	// spare is how many bytes are kept.
+	// spare is how many bytes are kept, besides as many of the biggest as a port may read before any packet is given out.
 	spare = 512 << 10
 )
 
@@ -48,7 +48,9 @@ func (b *buffers) get(n int) []byte {
 		buf := b.free[c][last]
 		b.free[c][last] = nil
 		b.free[c] = b.free[c][:last]
-		b.kept -= sizeOf(c)
+		if c < classes-1 {
+			b.kept -= sizeOf(c)
+		}
 		return buf[:n]
 	}
 	return make([]byte, n, sizeOf(c))
@@ -59,7 +61,14 @@ func (b *buffers) put(buf []byte) {
 	if cap(buf) == 0 || cap(buf) > biggest {
 		return
 	}
-	if c := classOf(cap(buf)); cap(buf) == sizeOf(c) && b.kept+sizeOf(c) <= spare {
+	c := classOf(cap(buf))
+	switch {
+	case cap(buf) != sizeOf(c):
+	case c == classes-1:
+		if len(b.free[c]) < batch {
+			b.free[c] = append(b.free[c], buf[:0])
+		}
+	case b.kept+sizeOf(c) <= spare:
 		b.free[c] = append(b.free[c], buf[:0])
 		b.kept += sizeOf(c)
 	}
